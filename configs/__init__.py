@@ -1,0 +1,1 @@
+"""Typed configuration of every job, and the user-error type."""

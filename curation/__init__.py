@@ -1,0 +1,1 @@
+"""What Concept Curation computes, on arrays: no Spark, no table paths."""

@@ -1,0 +1,1 @@
+"""The embedded default: generated scenes, captions, masks and a tiny CLIP."""

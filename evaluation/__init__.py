@@ -1,0 +1,1 @@
+"""Zero-shot segmentation on the benchmarks and on one's own photos."""

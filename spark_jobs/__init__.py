@@ -1,0 +1,1 @@
+"""How the curation is distributed: session, tables, waves, one module a job."""

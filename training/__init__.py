@@ -1,0 +1,1 @@
+"""Horovod training of GroupViT, reading through Petastorm."""
