@@ -1,0 +1,174 @@
+"""The one typed configuration of all entries.
+
+Each dataclass is a section of the YAML files in this folder; field metadata ``help`` is what ``--help``
+prints. Loading, overrides and checks are in :mod:`configs.loading`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from configs.evaluation import EvaluateConfig
+from configs.training import TrainConfig
+
+__all__ = [
+    "ArchivesConfig",
+    "ClipConfig",
+    "CocuConfig",
+    "ConceptsConfig",
+    "CorpusConfig",
+    "EmbedConfig",
+    "ExportConfig",
+    "IndexConfig",
+    "IngestConfig",
+    "ReportConfig",
+    "SparkConfig",
+]
+
+
+def _option(default: Any, text: str) -> Any:
+    """A field with a default and a help text."""
+    metadata = {"help": text}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class CorpusConfig:
+    """One source of image-caption pairs."""
+
+    name: str = _option("", "short name; becomes the first part of every key")
+    format: str = _option("webdataset", "webdataset | parquet | files (img2dataset) | table (CSV/TSV) | yfcc14m | embeddings")
+    path: str = _option("", "shards: braces and globs allowed ({00000..00331}.tar, part-*.parquet), or a folder")
+    image_root: str = _option("", "table and yfcc14m: folder (or zips) the image paths are relative to")
+    image_column: str = _option("image", "table, parquet: column with the image path or bytes")
+    caption_column: str = _option("caption", "table, parquet: column with the caption")
+
+
+@dataclass
+class IngestConfig:
+    """Decode-check, turn, resize and store every pair once."""
+
+    short_side: int = _option(256, "images are scaled down until their short side has this many pixels")
+    jpeg_quality: int = _option(95, "quality of the stored JPEG")
+    max_pixels: int = _option(64_000_000, "larger images are rejected before they are decoded")
+    max_image_bytes: int = _option(40_000_000, "larger image files are rejected before they are read")
+    min_caption_chars: int = _option(3, "shorter captions are rejected")
+    max_caption_chars: int = _option(4096, "longer captions are cut to this many characters")
+    image_seconds: float = _option(20.0, "time limit for one image; slower ones are rejected")
+    rows_per_part: int = _option(2500, "pairs in a part file, the unit of all later work")
+    threads: int = _option(0, "decoding threads a task; 0: the cores of the task")
+
+
+@dataclass
+class ClipConfig:
+    """The frozen CLIP model that embeds images and concepts."""
+
+    name: str = _option("ViT-B-16", "open_clip model name, or path of a model-config JSON")
+    pretrained: str = _option("openai", "open_clip pretrained tag, or path of a local checkpoint (.safetensors, .pt)")
+    precision: str = _option("auto", "auto | fp32 | bf16 | fp16 (auto: bf16 on GPU, fp32 on CPU)")
+    prompt: str = _option("a photo of a {}", "text whose embedding stands for a concept")
+
+
+@dataclass
+class EmbedConfig:
+    """Image embeddings."""
+
+    batch_size: int = _option(0, "images a forward pass; 0: 256 on GPU, 64 on CPU")
+    threads: int = _option(0, "decoding threads a task; 0: the cores of the task")
+    compile: bool = _option(False, "torch.compile the image encoder (worth it for millions of images)")
+
+
+@dataclass
+class ConceptsConfig:
+    """The concept vocabulary and where it is found in captions."""
+
+    vocabulary: str = _option("", "text file with one concept a line; empty: mined from the captions")
+    min_count: int = _option(20, "a mined concept occurs in at least this many captions")
+    max_concepts: int = _option(100_000, "keep the most frequent")
+    max_words: int = _option(4, "longest noun phrase, in words")
+    stop_words: str = _option("", "text file with words that are never concepts, besides the built-in list")
+    hold_out: list[str] = _option([], "words, or names of benchmarks (voc, ade20k, ...), that must not enter the vocabulary")
+
+
+@dataclass
+class IndexConfig:
+    """The retrieval corpus and its FAISS index."""
+
+    corpora: list[str] = _option([], "corpora that are searched; empty: all")
+    kind: str = _option("auto", "auto | flat | ivf | ivfpq")
+    memory_gb: float = _option(8.0, "budget a host has for the index; auto and split obey it")
+    nlist: int = _option(0, "inverted lists; 0: from the number of rows")
+    nprobe: int = _option(0, "lists visited by a query; 0: the fewest that reach target_recall")
+    target_recall: float = _option(0.99, "recall@L against exact search that nprobe is chosen for")
+    train_rows: int = _option(200_000, "sample that the index is trained on")
+    recall_queries: int = _option(500, "queries of the recall measurement")
+
+
+@dataclass
+class ArchivesConfig:
+    """Expansion, ranking and clusters (paper, section 3.2)."""
+
+    corpora: list[str] = _option([], "corpora to curate; empty: all")
+    neighbours: int = _option(8, "L: retrieved images a pair")
+    top: int = _option(32, "A: concepts kept in an archive")
+    ranking: str = _option("paper", "paper | calibrated | compat")
+    include_anchor: bool = _option(False, "let an image retrieve itself (the released code does)")
+    z_weight: float = _option(0.5, "calibrated: weight of the z-scored cosine")
+    vote_temperature: float = _option(20.0, "calibrated: neighbours vote with exp(temperature x (s - s_max))")
+    clusters: bool = _option(True, "group an archive's concepts for cluster-guided sampling")
+    seed: int = _option(0, "seed of the clusters")
+    batch_size: int = _option(1024, "pairs ranked at a time")
+    device: str = _option("auto", "auto | cpu | gpu: where the search runs")
+
+
+@dataclass
+class ExportConfig:
+    """The training set."""
+
+    archive_length: int = _option(16, "A': archive columns have this fixed length")
+    row_group_rows: int = _option(256, "rows a row group: the grain of shuffling and of sharing among ranks")
+    webdataset: bool = _option(False, "also write webdataset shards with the three-part text")
+    shard_rows: int = _option(10_000, "webdataset: pairs a shard")
+
+
+@dataclass
+class ReportConfig:
+    """The HTML report."""
+
+    samples: int = _option(24, "pairs in the gallery")
+    seed: int = _option(0, "which pairs")
+    truth: str = _option("", "demo: JSON lines with the generated truth (key, labels)")
+
+
+@dataclass
+class SparkConfig:
+    """The Spark session; anything else goes through ``conf`` or spark-submit's own options."""
+
+    master: str = _option("", "Spark master; empty: what spark-submit says, else local[*]")
+    app_name: str = _option("cocu", "application name")
+    driver_memory: str = _option("2g", "only used when the session is started here, not by spark-submit")
+    units_per_wave: int = _option(0, "units committed together; 0: eight times the task slots, at least 32")
+    conf: dict[str, str] = _option({}, "further Spark properties")
+
+
+@dataclass
+class CocuConfig:
+    """Everything."""
+
+    workspace: str = _option("", "folder of all tables: local path, hdfs:// or s3a://")
+    overwrite: bool = _option(False, "replace tables that were built from something else")
+    corpora: list[CorpusConfig] = field(default_factory=list, metadata={"help": "the sources"})
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    embed: EmbedConfig = field(default_factory=EmbedConfig)
+    concepts: ConceptsConfig = field(default_factory=ConceptsConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
+    archives: ArchivesConfig = field(default_factory=ArchivesConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
+    spark: SparkConfig = field(default_factory=SparkConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
