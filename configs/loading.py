@@ -24,12 +24,25 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "archives.device": ("auto", "cpu", "gpu"),
 }
 _FORMATS = ("webdataset", "parquet", "files", "table", "yfcc14m", "embeddings")
-_POSITIVE = (
-    "ingest.short_side ingest.max_pixels ingest.max_image_bytes ingest.rows_per_part ingest.image_seconds "
-    "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb index.train_rows "
-    "index.recall_queries archives.neighbours archives.top archives.batch_size "
-    "export.archive_length export.row_group_rows export.shard_rows"
-).split()
+_POSITIVE = [
+    "ingest.short_side",
+    "ingest.max_pixels",
+    "ingest.max_image_bytes",
+    "ingest.rows_per_part",
+    "ingest.image_seconds",
+    "concepts.min_count",
+    "concepts.max_concepts",
+    "concepts.max_words",
+    "index.memory_gb",
+    "index.train_rows",
+    "index.recall_queries",
+    "archives.neighbours",
+    "archives.top",
+    "archives.batch_size",
+    "export.archive_length",
+    "export.row_group_rows",
+    "export.shard_rows",
+]
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> CocuConfig:
@@ -76,7 +89,9 @@ def describe_options(*sections: str) -> str:
 def _read_yaml(path: str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
-        near = sorted(str(other) for other in Path(file.parent if file.parent.is_dir() else ".").glob("*.yaml"))
+        near = sorted(
+            str(other) for other in Path(file.parent if file.parent.is_dir() else ".").glob("*.yaml")
+        )
         raise UserError(f"--config {path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -115,7 +130,9 @@ def _section_type(entry: dataclasses.Field[Any]) -> type | None:
     return factory if isinstance(factory, type) and dataclasses.is_dataclass(factory) else None
 
 
-def _reject_unknown_keys(values: dict[str, Any], where: str, schema: type = CocuConfig, prefix: str = "") -> None:
+def _reject_unknown_keys(
+    values: dict[str, Any], where: str, schema: type = CocuConfig, prefix: str = ""
+) -> None:
     known = {entry.name: entry for entry in dataclasses.fields(schema)}
     for key, value in values.items():
         if key not in known:
@@ -123,7 +140,9 @@ def _reject_unknown_keys(values: dict[str, Any], where: str, schema: type = Cocu
         nested = _section_type(known[key])
         if nested is not None:
             if not isinstance(value, dict):
-                raise UserError(f"{where}: '{prefix}{key}' is a section; give it keys of its own, found {value!r}")
+                raise UserError(
+                    f"{where}: '{prefix}{key}' is a section; give it keys of its own, found {value!r}"
+                )
             _reject_unknown_keys(value, where, nested, f"{prefix}{key}.")
         elif key == "corpora" and not prefix:
             _check_corpus_list(value, where)
@@ -161,14 +180,20 @@ def _check_values(config: CocuConfig, where: str) -> None:
         if not _lookup(config, key) > 0:
             raise UserError(f"{where}: {key} must be above 0, found {_lookup(config, key)}")
     if not 0 < config.index.target_recall <= 1:
-        raise UserError(f"{where}: index.target_recall is a share between 0 and 1, found {config.index.target_recall}")
+        raise UserError(
+            f"{where}: index.target_recall is a share between 0 and 1, found {config.index.target_recall}"
+        )
     if "{}" not in config.clip.prompt:
-        raise UserError(f"{where}: clip.prompt must contain {{}} for the concept, found '{config.clip.prompt}'")
+        raise UserError(
+            f"{where}: clip.prompt must contain {{}} for the concept, found '{config.clip.prompt}'"
+        )
     names: set[str] = set()
     for number, corpus in enumerate(config.corpora):
         place = f"corpora[{number}]"
         if not corpus.name or not corpus.name.replace("-", "").replace("_", "").isalnum():
-            raise UserError(f"{where}: {place}.name must be letters, digits, '-' or '_', found '{corpus.name}'")
+            raise UserError(
+                f"{where}: {place}.name must be letters, digits, '-' or '_', found '{corpus.name}'"
+            )
         if corpus.name in names:
             raise UserError(f"{where}: {place}.name '{corpus.name}' is used twice; give each corpus its own")
         names.add(corpus.name)

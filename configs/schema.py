@@ -40,11 +40,19 @@ class CorpusConfig:
     """One source of image-caption pairs."""
 
     name: str = _option("", "short name; becomes the first part of every key")
-    format: str = _option("webdataset", "webdataset | parquet | files (img2dataset) | table (CSV/TSV) | yfcc14m | embeddings")
-    path: str = _option("", "shards: braces and globs allowed ({00000..00331}.tar, part-*.parquet), or a folder")
+    format: str = _option(
+        "webdataset", "webdataset | parquet | files (img2dataset) | table (CSV/TSV) | yfcc14m | embeddings"
+    )
+    path: str = _option(
+        "", "shards: braces and globs allowed ({00000..00331}.tar, part-*.parquet), or a folder"
+    )
     image_root: str = _option("", "table and yfcc14m: folder (or zips) the image paths are relative to")
     image_column: str = _option("image", "table, parquet: column with the image path or bytes")
-    caption_column: str = _option("caption", "table, parquet: column with the caption")
+    caption_column: str = _option("caption", "table, parquet, embeddings: column with the caption")
+    key_column: str = _option("", "embeddings: column with the sample's key; empty: the row number")
+    metadata: str = _option(
+        "", "embeddings: metadata files (.parquet, .jsonl, .csv) in the order of the .npy files of path"
+    )
 
 
 @dataclass
@@ -67,7 +75,9 @@ class ClipConfig:
     """The frozen CLIP model that embeds images and concepts."""
 
     name: str = _option("ViT-B-16", "open_clip model name, or path of a model-config JSON")
-    pretrained: str = _option("openai", "open_clip pretrained tag, or path of a local checkpoint (.safetensors, .pt)")
+    pretrained: str = _option(
+        "openai", "open_clip pretrained tag, or path of a local checkpoint (.safetensors, .pt)"
+    )
     precision: str = _option("auto", "auto | fp32 | bf16 | fp16 (auto: bf16 on GPU, fp32 on CPU)")
     prompt: str = _option("a photo of a {}", "text whose embedding stands for a concept")
 
@@ -86,11 +96,16 @@ class ConceptsConfig:
     """The concept vocabulary and where it is found in captions."""
 
     vocabulary: str = _option("", "text file with one concept a line; empty: mined from the captions")
+    embeddings: str = _option(
+        "", ".npy (n, d) with the text embeddings of the vocabulary file's lines; empty: computed by CLIP"
+    )
     min_count: int = _option(20, "a mined concept occurs in at least this many captions")
     max_concepts: int = _option(100_000, "keep the most frequent")
     max_words: int = _option(4, "longest noun phrase, in words")
     stop_words: str = _option("", "text file with words that are never concepts, besides the built-in list")
-    hold_out: list[str] = _option([], "words, or names of benchmarks (voc, ade20k, ...), that must not enter the vocabulary")
+    hold_out: list[str] = _option(
+        [], "words, or names of benchmarks (voc, ade20k, ...), that must not enter the vocabulary"
+    )
 
 
 @dataclass

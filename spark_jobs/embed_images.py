@@ -1,0 +1,214 @@
+"""Job 2: pairs -> image_embeddings. CLIP's view of every image, f(x) of the paper's section 3.2.
+
+One task embeds one part of `pairs`, from bytes to vectors in one place: threads decode ahead while the
+model computes on the batch before. On executors with a GPU the task uses the one Spark gave it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from pyspark import TaskContext
+from pyspark.sql import SparkSession
+
+from configs.errors import UserError
+from configs.schema import ClipConfig, CocuConfig, EmbedConfig
+from models.clip import Clip, check_clip, clip_fingerprint, load_clip, pick_device
+from spark_jobs import tables
+from spark_jobs.session import gpu_profile
+from spark_jobs.tables import Manifest, UnitRecord
+from spark_jobs.units import RejectedRow, finish_unit, units_of
+from spark_jobs.vectors import vectors_to_column
+from spark_jobs.waves import TableJob, Unit, build_table
+
+__all__ = ["check", "clip_settings", "embed_pixels", "main", "run"]
+
+HELP = """\
+Embed every image of `pairs` with a frozen open_clip model: reads pairs, writes image_embeddings.
+
+The paper's model is clip.name=ViT-B-16 clip.pretrained=openai. A local checkpoint goes into
+clip.pretrained as a path (every executor must see it), a model of your own into clip.name as a
+model-config .json. With spark.executor.resource.gpu.amount set, each task gets one GPU and computes in
+bf16; without, tasks compute on their CPU core in fp32.
+Stopped half-way, it goes on where it was when started again."""
+
+
+def clip_settings(config: CocuConfig) -> dict[str, Any]:
+    """The settings of CLIP that shape its vectors."""
+    return {
+        "name": config.clip.name,
+        "weights": clip_fingerprint(config.clip),
+        "precision": config.clip.precision,
+    }
+
+
+def check(config: CocuConfig) -> None:
+    """What can be wrong before Spark starts."""
+    check_clip(config.clip)
+    tables.read_manifest(config.workspace, "pairs")
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build image_embeddings."""
+    pairs = tables.read_manifest(config.workspace, "pairs")
+    settings = clip_settings(config)
+    clip, embed, weights = config.clip, config.embed, settings["weights"]
+    units = [Unit(unit.name, unit.rows, (*unit.payload, clip, embed, weights)) for unit in units_of(pairs)]
+    job = TableJob(
+        job="embed_images",
+        table="image_embeddings",
+        settings={"clip": settings},
+        inputs={"pairs": pairs.recipe},
+        units=units,
+        task=embed_unit,
+        what="images",
+        profile=gpu_profile(session),
+    )
+    return build_table(session, config, job)
+
+
+def embed_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Embed one part of `pairs` (runs on an executor)."""
+    address, clip_config, options, weights = unit.payload
+    clip = _load_here(clip_config, weights)
+    rows = tables.read_file(address, ["key", "image"])
+    keys, images = rows.column("key"), rows.column("image")
+    good, vectors, bad = embed_pixels(clip, _decoded(clip, images, options), _batch_size(clip, options))
+    names = keys.to_pylist() if bad else []
+    rejects = [RejectedRow(names[row], "embed_images", reason, detail) for row, reason, detail in bad]
+    table = pa.table(
+        {
+            "key": keys.take(pa.array(good)) if bad else keys,
+            "embedding": vectors_to_column(vectors, clip.dimension),
+        }
+    )
+    return finish_unit(unit, folder, recipe, table, rejects)
+
+
+def _load_here(config: ClipConfig, weights: str) -> Clip:
+    context = TaskContext.get()
+    resources = context.resources() if context else {}
+    address = resources["gpu"].addresses[0] if "gpu" in resources else None
+    here = clip_fingerprint(config)
+    if here != weights:
+        import socket
+
+        raise UserError(
+            f"clip.pretrained={config.pretrained} on executor {socket.gethostname()} is another file than on the driver "
+            f"({here} and {weights}); put the same checkpoint on every host or use a shared path"
+        )
+    return load_clip(config, pick_device(address))
+
+
+def _batch_size(clip: Clip, options: EmbedConfig) -> int:
+    return options.batch_size or (256 if clip.device.type == "cuda" else 64)
+
+
+def _threads(clip: Clip, options: EmbedConfig) -> int:
+    if options.threads:
+        return options.threads
+    context = TaskContext.get()
+    cpus = context.cpus() if context else 1
+    # On a GPU one decoding thread cannot keep up, whatever spark.task.cpus says.
+    return max(cpus, 4) if clip.device.type == "cuda" else max(1, cpus)
+
+
+Decoded = tuple[int, np.ndarray | None, str]
+
+
+def _decoded(clip: Clip, images: pa.ChunkedArray, options: EmbedConfig) -> Iterator[Decoded]:
+    """(row, pixels or None, error) in row order; at most four batches wait decoded."""
+
+    def decode(item: tuple[int, pa.BinaryScalar]) -> Decoded:
+        row, value = item
+        try:
+            with Image.open(io.BytesIO(value.as_buffer())) as image:
+                return row, clip.prepare(image.convert("RGB")), ""
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return row, None, f"{type(error).__name__}: {error}"[:200]
+
+    ahead = 4 * _batch_size(clip, options)
+    with ThreadPoolExecutor(_threads(clip, options)) as pool:
+        items = enumerate(value for chunk in images.chunks for value in chunk)
+        waiting = deque(pool.submit(decode, item) for item in islice(items, ahead))
+        while waiting:
+            head = waiting.popleft()
+            yield head.result()
+            following = next(items, None)
+            if following is not None:
+                waiting.append(pool.submit(decode, following))
+
+
+def embed_pixels(
+    clip: Clip, decoded: Iterator[Decoded], batch_size: int
+) -> tuple[list[int], np.ndarray, list[tuple[int, str, str]]]:
+    """Vectors of a stream of decoded images.
+
+    When the GPU's memory is too small for a batch, the batch is halved and tried again, and stays small;
+    an image that fails alone is reported.
+
+    Returns:
+        rows that were embedded, their vectors float16 (n, d), and (row, reason, detail) of the others.
+    """
+    import torch
+
+    good: list[int] = []
+    vectors: list[np.ndarray] = []
+    bad: list[tuple[int, str, str]] = []
+    while True:
+        wanted = list(islice(decoded, batch_size))
+        if not wanted:
+            break
+        bad.extend((row, "unreadable image", error) for row, pixels, error in wanted if pixels is None)
+        batch = [(row, pixels) for row, pixels, _ in wanted if pixels is not None]
+        start = 0
+        while start < len(batch):
+            some = batch[start : start + batch_size]
+            try:
+                vectors.append(clip.encode_images(np.stack([pixels for _, pixels in some])))
+            except torch.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
+                if len(some) == 1:
+                    bad.append((some[0][0], "out of GPU memory", str(error).splitlines()[0][:200]))
+                    start += 1
+                    continue
+                batch_size = max(1, len(some) // 2)
+                print(
+                    f"embed_images: out of GPU memory; the batch is now {batch_size}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                continue
+            good.extend(row for row, _ in some)
+            start += len(some)
+    found = np.concatenate(vectors) if vectors else np.zeros((0, clip.dimension), np.float16)
+    broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(broken):
+        bad.extend((good[row], "embedding not finite", "") for row in broken)
+        keep = np.setdiff1d(np.arange(len(found)), broken)
+        good, found = [good[row] for row in keep], found[keep]
+    return good, found, sorted(bad)
+
+
+def main() -> None:
+    """Entry of spark-submit."""
+    from spark_jobs.entry import job_entry
+
+    job_entry("embed_images", HELP, ["clip", "embed"], check, run)
+
+
+if __name__ == "__main__":
+    from spark_jobs.embed_images import (
+        main as entry,  # by its import name, so that executors find the task's function
+    )
+
+    entry()

@@ -1,0 +1,124 @@
+"""Job 1: shards of image-caption pairs -> pairs, rejects.
+
+One task reads one input shard and writes as many part files of at most `ingest.rows_per_part` pairs as
+it holds. These part files are the units of all later jobs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from configs.errors import UserError
+from configs.loading import to_plain
+from configs.schema import CocuConfig
+from spark_jobs import tables
+from spark_jobs.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
+from spark_jobs.shard_readers import list_shards
+from spark_jobs.tables import Manifest, Part, UnitRecord
+from spark_jobs.waves import TableJob, Unit, attempt_number, build_table
+
+__all__ = ["check", "main", "run"]
+
+HELP = """\
+Read image-caption shards, check and clean every pair, store it once: writes pairs (and rejects).
+
+Sources are the entries of `corpora` in the configuration file, each with
+  name    short name, the first part of every key
+  format  webdataset | parquet | files  (what img2dataset writes)
+          table     CSV/TSV of (image path, caption) beside an image folder
+          yfcc14m   zips and TSV
+          embeddings  ready vectors with captions (see import_embeddings)
+  path    local, hdfs:// or s3a://; braces and globs: cc3m/{00000..00331}.tar
+Every sample ends in `pairs` or, with a reason, in the rejects. Started again, it goes on with the shards
+that are missing; with nothing missing it does nothing."""
+
+# Settings that change how fast or careful ingest works, not what it writes.
+_NOT_CONTENT = ("threads", "image_seconds")
+
+
+def check(config: CocuConfig) -> None:
+    """What can be wrong before Spark starts: no corpora, patterns that match nothing."""
+    if not config.corpora:
+        raise UserError(
+            "corpora is empty: name at least one source (name, format, path) in the configuration file"
+        )
+    for corpus in config.corpora:
+        if corpus.format != "embeddings":
+            list_shards(corpus)
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build pairs."""
+    settings: dict[str, Any] = to_plain(config.ingest)
+    for name in _NOT_CONTENT:
+        settings.pop(name)
+    corpora = [corpus for corpus in config.corpora if corpus.format != "embeddings"]
+    units = [
+        Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest))
+        for corpus in corpora
+        for shard in list_shards(corpus)
+    ]
+    job = TableJob(
+        job="ingest",
+        table="pairs",
+        settings={"ingest": settings, "corpora": [to_plain(corpus) for corpus in corpora]},
+        inputs={"shards": _fingerprint(units)},
+        units=units,
+        task=ingest_unit,
+    )
+    return build_table(session, config, job)
+
+
+def _fingerprint(units: list[Unit]) -> str:
+    """Which shards there are; their bytes are not read for it."""
+    import hashlib
+
+    return hashlib.sha256("\n".join(unit.name for unit in units).encode()).hexdigest()[:16]
+
+
+def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Ingest one shard (runs on an executor)."""
+    shard, options = unit.payload
+    attempt = attempt_number()
+    parts: list[Part] = []
+    reasons: Counter[str] = Counter()
+    rejected: list[pa.Table] = []
+    for chunk in ingest_shard(shard, options):
+        if chunk.pairs.num_rows:
+            name = f"{unit.name}-{len(parts):05d}"
+            file = tables.part_path(recipe, name, attempt)
+            rows = tables.write_part(folder, file, chunk.pairs, PAIRS_SCHEMA, row_group_rows=256)
+            parts.append(Part(name, file, rows))
+        if chunk.rejects.num_rows:
+            reasons.update(chunk.rejects.column("reason").to_pylist())
+            rejected.append(chunk.rejects)
+    reject_file = None
+    if rejected:
+        reject_file = tables.part_path(recipe, f"{unit.name}.rejects", attempt)
+        tables.write_part(folder, reject_file, iter(rejected), REJECTS_SCHEMA)
+    return UnitRecord(
+        unit=unit.name,
+        parts=tuple(parts),
+        rows_in=sum(part.rows for part in parts) + sum(reasons.values()),
+        rejects=dict(reasons),
+        reject_file=reject_file,
+    )
+
+
+def main() -> None:
+    """Entry of spark-submit."""
+    from spark_jobs.entry import job_entry
+
+    job_entry("ingest", HELP, ["ingest"], check, run)
+
+
+if __name__ == "__main__":
+    from spark_jobs.ingest import (
+        main as entry,  # by its import name, so that executors find the task's function
+    )
+
+    entry()
