@@ -24,25 +24,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "archives.device": ("auto", "cpu", "gpu"),
 }
 _FORMATS = ("webdataset", "parquet", "files", "table", "yfcc14m", "embeddings")
-_POSITIVE = [
-    "ingest.short_side",
-    "ingest.max_pixels",
-    "ingest.max_image_bytes",
-    "ingest.rows_per_part",
-    "ingest.image_seconds",
-    "concepts.min_count",
-    "concepts.max_concepts",
-    "concepts.max_words",
-    "index.memory_gb",
-    "index.train_rows",
-    "index.recall_queries",
-    "archives.neighbours",
-    "archives.top",
-    "archives.batch_size",
-    "export.archive_length",
-    "export.row_group_rows",
-    "export.shard_rows",
-]
+_POSITIVE = (
+    "ingest.short_side ingest.max_pixels ingest.max_image_bytes ingest.rows_per_part ingest.image_seconds "
+    "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb index.train_rows "
+    "index.recall_queries archives.neighbours archives.top archives.batch_size "
+    "export.archive_length export.row_group_rows export.shard_rows"
+).split()
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> CocuConfig:

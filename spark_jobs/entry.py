@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -48,7 +48,7 @@ def check_workspace(config: CocuConfig) -> None:
             "workspace is not set: the folder of all tables, e.g. workspace=workspace/demo or s3a://bucket/cocu"
         )
     if "://" not in config.workspace:
-        config.workspace = os.path.abspath(config.workspace)  # tasks may run in another directory
+        config.workspace = str(Path(config.workspace).resolve())  # tasks may run in another directory
     filesystem, path = resolve(config.workspace)
     try:
         filesystem.create_dir(path, recursive=True)

@@ -48,6 +48,13 @@ _CHUNK = 1024  # concepts a task embeds
 
 def check(config: CocuConfig) -> None:
     """What can be wrong before Spark starts."""
+    check_options(config)
+    tables.read_manifest(config.workspace, "pairs")
+    tables.read_manifest(config.workspace, "image_embeddings")
+
+
+def check_options(config: CocuConfig) -> None:
+    """What can be wrong in the section `concepts`, whatever tables there are."""
     options = config.concepts
     if options.embeddings:
         if not options.vocabulary:
@@ -58,8 +65,6 @@ def check(config: CocuConfig) -> None:
     if options.vocabulary:
         vocabulary.read_vocabulary(options.vocabulary)
     vocabulary.select([], hold_out=options.hold_out)  # raises for what is neither word nor benchmark
-    tables.read_manifest(config.workspace, "pairs")
-    tables.read_manifest(config.workspace, "image_embeddings")
 
 
 def run(session: SparkSession, config: CocuConfig) -> Manifest:

@@ -13,6 +13,7 @@ and evaluation read tables too.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -286,10 +287,9 @@ def write_part(
                 rows += table.num_rows
         filesystem.move(temporary, path)
     except BaseException:
-        try:
+        # Never created, or the disk that failed us fails again: the first error is the one to tell.
+        with contextlib.suppress(OSError):
             filesystem.delete_file(temporary)
-        except OSError:
-            pass  # never created, or the disk that failed us fails again; the first error is the one to tell
         raise
     return rows
 

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from configs.errors import UserError
+from configs.loading import describe_options, load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
+def test_every_shipped_configuration_loads(name):
+    config = load_config(str(ROOT / "configs" / name))
+    assert config.workspace
+    assert config.corpora
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("archives: {neighbours: 4, top: 7}\n")
+    config = load_config(str(tmp_path / "c.yaml"), ["archives.neighbours=16", "index.corpora=[]"])
+    assert (config.archives.neighbours, config.archives.top) == (16, 7)
+
+
+CASES = {
+    "unknown key, near": (
+        ["archives.neighbors=3"],
+        "unknown key 'archives.neighbors'; did you mean 'archives.neighbours'",
+    ),
+    "right key, wrong section": (["index.ranking=paper"], "did you mean 'archives.ranking'"),
+    "wrong type": (["archives.neighbours=many"], "archives.neighbours"),
+    "wrong choice": (
+        ["archives.ranking=papr"],
+        "must be one of paper, calibrated, compat; did you mean 'paper'",
+    ),
+    "not positive": (["archives.top=0"], "archives.top must be above 0, found 0"),
+    "no equals sign": (["archives.top"], "write overrides as section.key=value"),
+    "prompt without place": (["clip.prompt=a photo"], r"clip.prompt must contain \{\}"),
+    "share": (["index.target_recall=1.5"], "between 0 and 1"),
+    "corpus without name": (["corpora=[{path: x}]"], r"corpora\[0\].name"),
+    "corpus twice": (["corpora=[{name: a, path: x},{name: a, path: y}]"], "used twice"),
+    "corpus key": (
+        ["corpora=[{name: a, paht: x}]"],
+        r"unknown key 'corpora\[0\].paht'; did you mean 'corpora\[0\].path'",
+    ),
+    "unknown corpus": (
+        ["corpora=[{name: a, path: x}]", "index.corpora=[b]"],
+        "names 'b', which is no corpus; known: a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "message"), CASES.values(), ids=CASES.keys())
+def test_mistakes_are_named_with_their_mend(overrides, message):
+    with pytest.raises(UserError, match=message):
+        load_config(None, overrides)
+
+
+def test_a_missing_file_names_those_that_are_there():
+    with pytest.raises(UserError, match=r"no such file.*demo\.yaml"):
+        load_config(str(ROOT / "configs" / "dmeo.yaml"))
+
+
+def test_broken_yaml_and_wrong_top_level(tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text("a: [1\n")
+    with pytest.raises(UserError, match="not valid YAML"):
+        load_config(str(file))
+    file.write_text("- a\n")
+    with pytest.raises(UserError, match="top level must be keys and values"):
+        load_config(str(file))
+
+
+def test_help_describes_every_option_of_a_section():
+    text = describe_options("archives")
+    for name in ("neighbours", "top", "ranking", "include_anchor"):
+        assert f"archives.{name}=" in text
+    assert "L: retrieved images a pair" in text

@@ -1,0 +1,37 @@
+"""Fixtures of all tests: one Spark session, real data where there is some."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before torch or NumPy start their thread pools: the tests' processes share few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+import pytest
+
+import models  # noqa: F401  (declares torchvision's operators before anything imports it)
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[object]:
+    """A real Spark session with two task slots, shared by all tests of a run."""
+    from configs.schema import CocuConfig, SparkConfig
+    from spark_jobs.session import open_session
+
+    session = open_session(CocuConfig(spark=SparkConfig(master="local[2]", app_name="cocu-tests")))
+    yield session
+    session.stop()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photos and captions, or a skip where there is none."""
+    folder = os.environ.get("COCU_REAL_DATA")
+    if not folder:
+        pytest.skip("COCU_REAL_DATA is not set: no real photos here")
+    return Path(folder)
