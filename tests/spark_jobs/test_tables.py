@@ -64,7 +64,7 @@ def test_orphans_of_other_attempts_and_recipes_are_removed(tmp_path):
     manifest = _manifest(tmp_path, units=[UnitRecord("demo/00000", (kept,), 1)], status="complete")
     tables.write_manifest(manifest)
     assert tables.delete_orphans(manifest) == 2
-    left = [path for path in (tmp_path / "pairs").rglob("*.parquet")]
+    left = list((tmp_path / "pairs").rglob("*.parquet"))
     assert [str(path) for path in left] == manifest.files
 
 
