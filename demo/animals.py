@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo.drawing import Colour, Pen
+from demo.colours import Colour, dim, pick
+from demo.drawing import Pen
 
-__all__ = ["DRAWERS", "pick", "tone"]
-
-
-def pick(rng: np.random.Generator, *colours: Colour) -> Colour:
-    """One of ``colours``, shifted a little."""
-    return tone(rng, colours[rng.integers(len(colours))])
-
-
-def tone(rng: np.random.Generator, colour: Colour, spread: float = 14.0) -> Colour:
-    """``colour`` with every channel moved by up to ``spread`` and the whole made lighter or darker."""
-    factor = rng.uniform(0.82, 1.12)
-    moved = np.clip(np.asarray(colour) * factor + rng.uniform(-spread, spread, 3), 0, 255)
-    return float(moved[0]), float(moved[1]), float(moved[2])
-
-
-def _dim(colour: Colour, factor: float) -> Colour:
-    return min(colour[0] * factor, 255.0), min(colour[1] * factor, 255.0), min(colour[2] * factor, 255.0)
+__all__ = ["DRAWERS"]
 
 
 def _legs(
@@ -31,7 +16,7 @@ def _legs(
     stride = rng.uniform(-0.1, 0.1)
     for number, x in enumerate(xs):
         swing = stride if number % 2 else -stride
-        shaded = _dim(colour, 0.75) if number % 2 else colour
+        shaded = dim(colour, 0.75) if number % 2 else colour
         pen.stroke((x, top), (x + swing, 0.0), width, shaded)
 
 
@@ -46,7 +31,7 @@ def person(pen: Pen, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         lift, out = rng.uniform(-0.22, 0.2), rng.uniform(0.1, 0.24)
         hand = (side * (0.08 + out), 0.55 + lift)
-        pen.stroke((side * 0.1, 0.76), hand, 0.065, _dim(shirt, 0.9))
+        pen.stroke((side * 0.1, 0.76), hand, 0.065, dim(shirt, 0.9))
         pen.ellipse(*hand, 0.035, 0.035, skin)
     if rng.random() < 0.3:
         pen.stroke((-0.05, 0.3), (-0.06, 0.0), 0.06, skin)
@@ -55,7 +40,7 @@ def person(pen: Pen, rng: np.random.Generator) -> None:
     else:
         gap = rng.uniform(0.03, 0.16)
         pen.stroke((-0.05, 0.48), (-gap, 0.0), 0.1, trousers)
-        pen.stroke((0.05, 0.48), (gap, 0.0), 0.1, _dim(trousers, 0.8))
+        pen.stroke((0.05, 0.48), (gap, 0.0), 0.1, dim(trousers, 0.8))
     pen.polygon([(-0.12, 0.8), (0.12, 0.8), (0.1, 0.45), (-0.1, 0.45)], shirt)
     pen.stroke((0, 0.8), (0, 0.87), 0.06, skin)
     pen.ellipse(0, 0.92, 0.075, 0.085, hair)
@@ -69,7 +54,7 @@ def person(pen: Pen, rng: np.random.Generator) -> None:
 def dog(pen: Pen, rng: np.random.Generator) -> None:
     """A dog from the side, standing, walking or sitting; hanging ears, raised tail."""
     coat = pick(rng, (150, 95, 50), (205, 165, 105), (60, 50, 45), (225, 215, 200), (120, 110, 100))
-    dark = _dim(coat, 0.62)
+    dark = dim(coat, 0.62)
     if rng.random() < 0.3:
         pen.stroke((-0.3, 0.1), (-0.55, 0.32), 0.08, coat)
         pen.ellipse(-0.12, 0.26, 0.3, 0.24, coat, 0.6)
@@ -84,7 +69,7 @@ def dog(pen: Pen, rng: np.random.Generator) -> None:
         head = (0.54, 0.78)
     x, y = head
     pen.ellipse(x, y, 0.19, 0.16, coat)
-    pen.ellipse(x + 0.2, y - 0.05, 0.14, 0.08, _dim(coat, 1.1))
+    pen.ellipse(x + 0.2, y - 0.05, 0.14, 0.08, dim(coat, 1.1))
     pen.ellipse(x + 0.32, y - 0.03, 0.04, 0.04, (20, 18, 18))
     pen.ellipse(x - 0.1, y - 0.03, 0.07, 0.16, dark, 0.2)
     pen.ellipse(x + 0.07, y + 0.05, 0.025, 0.03, (15, 12, 12))
@@ -93,15 +78,15 @@ def dog(pen: Pen, rng: np.random.Generator) -> None:
 def cat(pen: Pen, rng: np.random.Generator) -> None:
     """A cat that sits facing us, or walks with its tail up; pointed ears, stripes on some."""
     coat = pick(rng, (225, 140, 60), (90, 90, 95), (35, 33, 36), (235, 230, 222), (165, 135, 105))
-    dark = _dim(coat, 0.65)
+    dark = dim(coat, 0.65)
     if rng.random() < 0.55:
         pen.stroke((0.2, 0.06), (0.48, 0.12), 0.09, coat)
         pen.stroke((0.48, 0.12), (0.55, 0.4), 0.08, dark)
         pen.ellipse(0, 0.28, 0.3, 0.3, coat)
         pen.ellipse(0, 0.42, 0.2, 0.24, coat)
-        pen.ellipse(0, 0.3, 0.12, 0.2, _dim(coat, 1.25))
-        pen.ellipse(-0.1, 0.05, 0.09, 0.06, _dim(coat, 1.15))
-        pen.ellipse(0.1, 0.05, 0.09, 0.06, _dim(coat, 1.15))
+        pen.ellipse(0, 0.3, 0.12, 0.2, dim(coat, 1.25))
+        pen.ellipse(-0.1, 0.05, 0.09, 0.06, dim(coat, 1.15))
+        pen.ellipse(0.1, 0.05, 0.09, 0.06, dim(coat, 1.15))
         x, y = 0.0, 0.74
     else:
         pen.stroke((-0.5, 0.45), (-0.62, 0.8), 0.08, coat)
@@ -129,8 +114,8 @@ def cat(pen: Pen, rng: np.random.Generator) -> None:
 def cow(pen: Pen, rng: np.random.Generator) -> None:
     """A cow from the side: heavy body with patches, horns, udder, head up or grazing."""
     coat = pick(rng, (240, 238, 232), (240, 238, 232), (150, 85, 50), (70, 50, 40))
-    patch = pick(rng, (30, 28, 28), (120, 70, 40)) if coat[0] > 190 else _dim(coat, 1.7)
-    pen.stroke((-0.66, 0.78), (-0.76, 0.3), 0.04, _dim(coat, 0.8))
+    patch = pick(rng, (30, 28, 28), (120, 70, 40)) if coat[0] > 190 else dim(coat, 1.7)
+    pen.stroke((-0.66, 0.78), (-0.76, 0.3), 0.04, dim(coat, 0.8))
     _legs(pen, rng, (-0.52, -0.4, 0.36, 0.48), 0.42, 0.11, coat)
     pen.ellipse(-0.25, 0.34, 0.12, 0.08, (235, 170, 165))
     pen.polygon([(-0.68, 0.86), (0.55, 0.88), (0.62, 0.55), (0.5, 0.36), (-0.6, 0.36), (-0.7, 0.6)], coat)
@@ -173,7 +158,7 @@ def sheep(pen: Pen, rng: np.random.Generator) -> None:
     _legs(pen, rng, (-0.34, -0.22, 0.2, 0.32), 0.32, 0.07, face)
     for angle in np.linspace(0, 2 * np.pi, 11, endpoint=False) + rng.uniform(0, 0.5):
         pen.ellipse(
-            0.42 * np.cos(angle), 0.56 + 0.22 * np.sin(angle), 0.17, 0.16, _dim(wool, rng.uniform(0.88, 1.04))
+            0.42 * np.cos(angle), 0.56 + 0.22 * np.sin(angle), 0.17, 0.16, dim(wool, rng.uniform(0.88, 1.04))
         )
     pen.ellipse(0, 0.56, 0.44, 0.25, wool)
     y = rng.uniform(0.45, 0.78)
@@ -192,10 +177,10 @@ def bird(pen: Pen, rng: np.random.Generator) -> None:
         lift = rng.uniform(-0.25, 0.55)
         pen.polygon(
             [(-0.1, 0.45), (0.14, 0.45), (-0.35, 0.45 + lift), (-0.95, 0.45 + 0.6 * lift + 0.1)],
-            _dim(wing, 0.8),
+            dim(wing, 0.8),
         )
         pen.ellipse(0, 0.4, 0.36, 0.13, body, 0.1)
-        pen.polygon([(-0.3, 0.42), (-0.58, 0.48), (-0.56, 0.3)], _dim(body, 0.85))
+        pen.polygon([(-0.3, 0.42), (-0.58, 0.48), (-0.56, 0.3)], dim(body, 0.85))
         pen.ellipse(0.36, 0.48, 0.12, 0.11, body)
         pen.polygon([(0.46, 0.5), (0.64, 0.44), (0.46, 0.42)], beak)
         pen.polygon(
@@ -228,13 +213,13 @@ def tree(pen: Pen, rng: np.random.Generator) -> None:
         for _ in range(rng.integers(6, 10)):
             x, y = rng.uniform(-0.22, 0.22), rng.uniform(0.5, 0.84)
             pen.ellipse(
-                x, y, rng.uniform(0.13, 0.2), rng.uniform(0.11, 0.17), _dim(leaf, rng.uniform(0.75, 1.2))
+                x, y, rng.uniform(0.13, 0.2), rng.uniform(0.11, 0.17), dim(leaf, rng.uniform(0.75, 1.2))
             )
     elif kind < 0.9:
         green = pick(rng, (30, 85, 50), (45, 100, 60), (35, 75, 65))
         pen.box(-0.035, 0, 0.035, 0.2, bark)
         for base, half in ((0.12, 0.3), (0.34, 0.24), (0.56, 0.18), (0.76, 0.1)):
-            pen.polygon([(-half, base), (half, base), (0, base + 0.34)], _dim(green, 0.8 + base / 2))
+            pen.polygon([(-half, base), (half, base), (0, base + 0.34)], dim(green, 0.8 + base / 2))
     else:
         lean = rng.uniform(-0.12, 0.12)
         pen.polygon([(-0.04, 0), (0.04, 0), (lean + 0.025, 0.78), (lean - 0.025, 0.78)], bark)
@@ -242,7 +227,7 @@ def tree(pen: Pen, rng: np.random.Generator) -> None:
             tip = (lean + 0.36 * np.cos(angle), 0.78 + 0.24 * np.sin(angle) - 0.06)
             bend = (lean + 0.2 * np.cos(angle), 0.84 + 0.2 * np.sin(angle))
             pen.polygon(
-                [(lean, 0.78), bend, tip, (bend[0], bend[1] - 0.07)], _dim(leaf, rng.uniform(0.8, 1.15))
+                [(lean, 0.78), bend, tip, (bend[0], bend[1] - 0.07)], dim(leaf, rng.uniform(0.8, 1.15))
             )
 
 
@@ -274,7 +259,7 @@ def cactus(pen: Pen, rng: np.random.Generator) -> None:
     pen.box(-0.1, 0, 0.1, 0.9, green)
     pen.ellipse(0, 0.9, 0.1, 0.09, green)
     for x in (-0.05, 0.0, 0.05):
-        pen.stroke((x, 0.02), (x, 0.92), 0.016, _dim(green, 0.65))
+        pen.stroke((x, 0.02), (x, 0.92), 0.016, dim(green, 0.65))
 
 
 def snowman(pen: Pen, rng: np.random.Generator) -> None:
@@ -282,7 +267,7 @@ def snowman(pen: Pen, rng: np.random.Generator) -> None:
     snow = pick(rng, (246, 248, 252), (232, 238, 246))
     for side in (-1, 1):
         pen.stroke((side * 0.15, 0.5), (side * 0.42, 0.6 + rng.uniform(-0.1, 0.15)), 0.03, (90, 65, 45))
-    pen.ellipse(0, 0.22, 0.26, 0.23, _dim(snow, 0.95))
+    pen.ellipse(0, 0.22, 0.26, 0.23, dim(snow, 0.95))
     pen.ellipse(0, 0.53, 0.19, 0.17, snow)
     pen.ellipse(0, 0.76, 0.13, 0.13, snow)
     pen.box(-0.15, 0.63, 0.15, 0.69, pick(rng, (200, 40, 40), (40, 90, 180), (40, 140, 70)))

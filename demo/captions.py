@@ -42,25 +42,26 @@ SURFACE_FORMS: dict[str, tuple[tuple[str, str], ...]] = {
     "sky": (("sky", "skies"),),
     "sunset": (("sunset", "sunsets"), ("dusk", "dusks")),
     "mountain": (("mountain", "mountains"), ("mountain range", "mountain ranges")),
-    "forest": (("forest", "forests"), ("woodland", "woodlands")),
+    "forest": (("forest", "forests"), ("pine forest", "pine forests")),
     "grass": (("grass", "grasses"), ("meadow", "meadows"), ("lawn", "lawns")),
     "field": (("field", "fields"), ("farmland", "farmlands")),
     "water": (("water", "waters"), ("sea", "seas"), ("ocean", "oceans")),
     "sand": (("sand", "sands"), ("beach", "beaches"), ("desert", "deserts")),
     "snow": (("snow", "snows"),),
     "road": (("road", "roads"), ("street", "streets")),
-    "floor": (("floor", "floors"), ("wooden floor", "wooden floors")),
+    "floor": (("floor", "floors"), ("tile floor", "tile floors")),
     "wall": (("wall", "walls"),),
 }
 """label -> (singular, plural) of every word that captions use for it, the label itself first."""
 
-_MASS = {"grass", "water", "sand", "snow", "farmland", "woodland", "dusk"}
+_MASS = {"grass", "water", "sand", "snow", "farmland", "dusk"}
 _NUMBERS = {
     2: ("two", "two", "a pair of", "a couple of"),
     3: ("three", "three", "some"),
     4: ("four", "several", "some"),
 }
-_ADJECTIVES = ("small", "big", "lovely", "old", "beautiful", "little", "colorful", "quiet", "pretty")
+_ADJECTIVES = ("small", "big", "lovely", "old", "beautiful", "little", "colorful", "pretty")
+_GROUND_ADJECTIVES = ("beautiful", "quiet", "lovely", "wide")
 _ALONE = (
     "{0}",
     "a photo of {0}",
@@ -80,7 +81,20 @@ _TWO_THINGS = (
     "{1} behind {0}",
     "photo of {0} and {1}",
 )
-_ON_GROUND = ("{0} on {1}", "{0} by {1}", "{0} against {1}", "{0} in front of {1}", "{1} with {0}")
+_PLACES: dict[str, tuple[str, ...]] = {
+    "sky": ("under", "against"),
+    "sunset": ("at", "before", "against"),
+    "mountain": ("in front of", "below"),
+    "forest": ("in front of", "near", "by"),
+    "grass": ("on", "in"),
+    "field": ("in", "by"),
+    "water": ("by", "near", "at"),
+    "sand": ("on", "at"),
+    "snow": ("in", "on"),
+    "road": ("on", "by", "along"),
+    "floor": ("on",),
+    "wall": ("by", "in front of", "against"),
+}
 _VAGUE = (
     "a wonderful day",
     "our holiday memories",
@@ -101,7 +115,8 @@ def phrase(rng: np.random.Generator, label: str, count: int, adjectives: float =
     forms = SURFACE_FORMS[label]
     chosen = 0 if rng.random() < 0.55 else int(rng.integers(len(forms)))
     singular, plural = forms[chosen]
-    adjective = f"{_ADJECTIVES[rng.integers(len(_ADJECTIVES))]} " if rng.random() < adjectives else ""
+    words = _GROUND_ADJECTIVES if label in GROUND_LABELS else _ADJECTIVES
+    adjective = f"{words[rng.integers(len(words))]} " if rng.random() < adjectives else ""
     if label in GROUND_LABELS:
         article = "" if singular in _MASS and rng.random() < 0.4 else "the "
         return f"{article}{adjective}{singular}"
@@ -118,7 +133,7 @@ def named_chance(scene: Scene) -> dict[str, float]:
     """How likely each visible label is to be the first one named: it grows with area; things come before grounds."""
     size = scene.mask.size
     weights = {
-        label: (area / size) ** 0.8 * (0.12 if label in GROUND_LABELS else 1.0)
+        label: (area / size) ** 0.7 * (0.07 if label in GROUND_LABELS else 1.0)
         for label, area in scene.areas.items()
     }
     total = sum(weights.values())
@@ -139,11 +154,12 @@ def write_caption(scene: Scene, rng: np.random.Generator) -> tuple[str, list[str
         return str(rng.choice(_VAGUE)), []
     named = _choose(rng, scene)
     phrases = [phrase(rng, label, scene.counts[label]) for label in named]
-    if len(named) == 1:
-        templates = _ALONE
+    if len(named) == 2 and named[1] in GROUND_LABELS and named[0] not in GROUND_LABELS:
+        places = _PLACES[named[1]]
+        text = f"{phrases[0]} {places[rng.integers(len(places))]} {phrases[1]}"
     else:
-        templates = _ON_GROUND if named[1] in GROUND_LABELS else _TWO_THINGS
-    text = templates[rng.integers(len(templates))].format(*phrases)
+        templates = _ALONE if len(named) == 1 else _TWO_THINGS
+        text = templates[rng.integers(len(templates))].format(*phrases)
     return _finish(rng, text), named
 
 

@@ -6,14 +6,16 @@ unit is the thing's height. The pen turns, mirrors, scales and places them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-__all__ = ["Colour", "Pen", "noise_patch", "shade"]
+from demo.colours import Colour
 
-Colour = tuple[float, float, float]
+__all__ = ["Pen", "noise_patch", "shade"]
+
 Point = tuple[float, float]
 
 _SHIFT = 4
@@ -65,14 +67,14 @@ class Pen:
 
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, tilt: float = 0.0) -> None:
         """Fill an ellipse with half axes ``rx``, ``ry``, turned by ``tilt`` radians."""
-        cos, sin = np.cos(tilt), np.sin(tilt)
+        cos, sin = math.cos(tilt), math.sin(tilt)
         across, up = rx * _COS, ry * _SIN
         self._fill(np.stack([x + across * cos - up * sin, y + across * sin + up * cos], 1), colour)
 
     def stroke(self, start: Point, end: Point, width: float, colour: Colour) -> None:
         """A straight bar of ``width`` from ``start`` to ``end``."""
         (x0, y0), (x1, y1) = start, end
-        length = max(np.hypot(x1 - x0, y1 - y0), 1e-6)
+        length = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
         across, up = -(y1 - y0) / length * width / 2, (x1 - x0) / length * width / 2
         self.polygon(
             [(x0 + across, y0 + up), (x1 + across, y1 + up), (x1 - across, y1 - up), (x0 - across, y0 - up)],
@@ -133,5 +135,5 @@ def shade(pen: Pen, rng: np.random.Generator, light: float, texture: float, grai
     ramp = np.linspace(light, -light, columns, dtype=np.float32)[None, :]
     fall = np.linspace(0.10, -0.14, rows, dtype=np.float32)[:, None]
     factor = 1.0 + ramp + fall + texture * noise_patch(rng, rows, columns, grain)
-    lit = np.clip(patch * factor[..., None], 0, 255).astype(np.uint8)
+    lit = np.minimum(patch * factor[..., None], 255).astype(np.uint8)
     cv2.copyTo(lit, (pen.instances[bounds] == pen.instance).astype(np.uint8), patch)

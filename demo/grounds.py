@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 
-from demo.animals import pick, tone
-from demo.drawing import Colour, noise_patch
+from demo.colours import Colour, dim, pick, tone
+from demo.drawing import noise_patch
 
 __all__ = ["GROUNDS", "paint_ground"]
 
@@ -90,10 +92,10 @@ def _plain(
     near: Colour,
     grains: tuple[tuple[int, float], ...],
 ) -> np.ndarray:
-    band = _lerp(far, near, rows) + np.zeros((1, columns, 1), np.float32)
+    field = np.zeros((rows, columns), np.float32)
     for scale, strength in grains:
-        band += strength * noise_patch(rng, rows, columns, scale)[..., None]
-    return band
+        field += strength * noise_patch(rng, rows, columns, scale)
+    return _lerp(far, near, rows) + field[..., None]
 
 
 def _grass(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
@@ -167,11 +169,11 @@ def _road(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 def _floor(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     wood = pick(rng, (170, 115, 65), (140, 90, 55), (200, 155, 105), (110, 75, 50))
-    band = _plain(rng, rows, columns, tuple(0.85 * c for c in wood), wood, ((3, 5),))
+    band = _plain(rng, rows, columns, dim(wood, 0.85), wood, ((3, 5),))
     band += 12 * cv2.blur(noise_patch(rng, rows, columns, 0), (15, 1))[..., None]
     edges = (np.linspace(0, 1, rng.integers(4, 7)) ** 1.5 * (rows - 1)).astype(int)
     band[edges[1:]] *= 0.62
-    for upper, lower in zip(edges[:-1], edges[1:], strict=True):
+    for upper, lower in pairwise(edges.tolist()):
         band[upper:lower, rng.integers(0, columns, 3)] *= 0.66
     return band
 
@@ -186,7 +188,7 @@ def _wall(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
         (170, 190, 165),
         (200, 130, 110),
     )
-    band = _plain(rng, rows, columns, paint, tuple(0.94 * c for c in paint), ((3, 5), (0, 3)))
+    band = _plain(rng, rows, columns, paint, dim(paint, 0.94), ((3, 5), (0, 3)))
     kind = rng.random()
     if kind < 0.35:
         step = int(rng.uniform(0.07, 0.14) * columns)
@@ -207,8 +209,8 @@ def _mountain(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
         rng,
         rows,
         columns,
-        tuple(0.8 * c for c in rock),
-        tuple(min(1.2 * c, 255) for c in rock),
+        dim(rock, 0.8),
+        dim(rock, 1.2),
         ((1, 9), (2, 12)),
     )
     if rng.random() < 0.6:
@@ -221,9 +223,7 @@ def _mountain(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
 
 def _forest(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     leaf = pick(rng, (45, 90, 50), (60, 110, 55), (35, 75, 55), (120, 95, 45))
-    return _plain(
-        rng, rows, columns, tuple(1.2 * c for c in leaf), tuple(0.7 * c for c in leaf), ((1, 20), (2, 12))
-    )
+    return _plain(rng, rows, columns, dim(leaf, 1.2), dim(leaf, 0.7), ((1, 20), (2, 12)))
 
 
 GROUNDS = {
@@ -267,5 +267,6 @@ def paint_ground(
         return
     band = GROUNDS[name](rng, last - first, columns)
     inside = (np.arange(first, last)[:, None] >= edge[None]).astype(np.uint8)
-    cv2.copyTo(np.clip(band, 0, 255).astype(np.uint8), inside, image[first:last])
+    np.maximum(np.minimum(band, 255, out=band), 0, out=band)
+    cv2.copyTo(band.astype(np.uint8), inside, image[first:last])
     cv2.copyTo(np.full_like(inside, instance), inside, instances[first:last])

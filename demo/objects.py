@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo.animals import pick
-from demo.drawing import Colour, Pen
+from demo.colours import Colour, dim, pick
+from demo.drawing import Pen
 
 __all__ = ["DRAWERS"]
 
@@ -16,10 +16,6 @@ _PAINTS: tuple[Colour, ...] = (
 
 def _paint(rng: np.random.Generator) -> Colour:
     return pick(rng, *_PAINTS)
-
-
-def _dim(colour: Colour, factor: float) -> Colour:
-    return min(colour[0] * factor, 255.0), min(colour[1] * factor, 255.0), min(colour[2] * factor, 255.0)
 
 
 def _wheel(pen: Pen, x: float, radius: float) -> None:
@@ -35,14 +31,14 @@ def boat(pen: Pen, rng: np.random.Generator) -> None:
         pen.stroke((0, 0.15), (0, 1.0), 0.025, (110, 80, 55))
         pen.polygon([(0.02, 0.98), (0.02, 0.24), (0.4, 0.24)], sail)
         if rng.random() < 0.7:
-            pen.polygon([(-0.02, 0.9), (-0.02, 0.24), (-0.3, 0.24)], _dim(sail, 0.88))
+            pen.polygon([(-0.02, 0.9), (-0.02, 0.24), (-0.3, 0.24)], dim(sail, 0.88))
         pen.polygon([(-0.45, 0.2), (0.5, 0.2), (0.34, 0.0), (-0.32, 0.0)], hull)
-        pen.polygon([(-0.45, 0.2), (0.5, 0.2), (0.47, 0.15), (-0.42, 0.15)], _dim(hull, 1.35))
+        pen.polygon([(-0.45, 0.2), (0.5, 0.2), (0.47, 0.15), (-0.42, 0.15)], dim(hull, 1.35))
     else:
         pen.box(-0.45, 0.4, 0.2, 0.78, (240, 240, 240))
         for x in (-0.38, -0.16, 0.04):
             pen.box(x, 0.52, x + 0.13, 0.68, (80, 120, 150))
-        pen.box(-0.3, 0.78, -0.12, 1.0, _dim(hull, 0.8))
+        pen.box(-0.3, 0.78, -0.12, 1.0, dim(hull, 0.8))
         pen.polygon([(-0.8, 0.45), (0.95, 0.5), (0.65, 0.0), (-0.68, 0.0)], hull)
         pen.polygon([(-0.79, 0.42), (0.93, 0.47), (0.88, 0.38), (-0.77, 0.34)], (245, 245, 245))
 
@@ -55,7 +51,7 @@ def car(pen: Pen, rng: np.random.Generator) -> None:
     pen.polygon([(back + 0.14, 0.55), (back + 0.26, 0.87), (-0.12, 0.87), (-0.12, 0.55)], glass)
     pen.polygon([(-0.04, 0.55), (-0.04, 0.87), (0.31, 0.87), (0.56, 0.55)], glass)
     pen.polygon([(-1.05, 0.18), (-1.08, 0.5), (-0.95, 0.58), (0.7, 0.56), (1.08, 0.46), (1.1, 0.18)], body)
-    pen.box(-1.1, 0.18, 1.12, 0.25, _dim(body, 0.55))
+    pen.box(-1.1, 0.18, 1.12, 0.25, dim(body, 0.55))
     pen.ellipse(1.04, 0.4, 0.06, 0.06, (255, 245, 190))
     pen.ellipse(-1.03, 0.42, 0.04, 0.06, (200, 30, 30))
     _wheel(pen, -0.62, 0.22)
@@ -72,8 +68,8 @@ def bus(pen: Pen, rng: np.random.Generator) -> None:
     for low, high in rows:
         for x in np.arange(-half + 0.08, half - 0.2, 0.32):
             pen.box(x, low, x + 0.25, high, glass)
-    pen.box(half - 0.3, 0.16, half - 0.08, rows[0][1], _dim(glass, 1.2))
-    pen.box(-half, 0.2, half, 0.26, _dim(body, 0.6))
+    pen.box(half - 0.3, 0.16, half - 0.08, rows[0][1], dim(glass, 1.2))
+    pen.box(-half, 0.2, half, 0.26, dim(body, 0.6))
     _wheel(pen, -half + 0.4, 0.15)
     _wheel(pen, half - 0.5, 0.15)
 
@@ -86,7 +82,7 @@ def train(pen: Pen, rng: np.random.Generator) -> None:
     pen.box(left - 0.1, -0.02, 2.0, 0.05, (70, 65, 62))
     for number in range(wagons):
         start = left + 1.5 * number
-        pen.box(start, 0.15, start + 1.42, 0.92, _dim(body, 0.92))
+        pen.box(start, 0.15, start + 1.42, 0.92, dim(body, 0.92))
         pen.box(start, 0.36, start + 1.42, 0.44, stripe)
         for x in (0.12, 0.44, 0.76, 1.08):
             pen.box(start + x, 0.54, start + x + 0.22, 0.8, (60, 80, 100))
@@ -136,16 +132,16 @@ def airplane(pen: Pen, rng: np.random.Generator) -> None:
     body = pick(rng, (240, 242, 245), (240, 242, 245), (190, 195, 205), (250, 220, 90))
     fin = _paint(rng)
     pen.polygon([(-1.15, 0.55), (-1.45, 1.0), (-1.2, 1.0), (-0.75, 0.6)], fin)
-    pen.polygon([(-0.1, 0.52), (-0.4, 0.86), (-0.2, 0.86), (0.35, 0.55)], _dim(body, 0.7))
+    pen.polygon([(-0.1, 0.52), (-0.4, 0.86), (-0.2, 0.86), (0.35, 0.55)], dim(body, 0.7))
     pen.polygon(
         [(-1.3, 0.55), (-0.9, 0.64), (0.9, 0.64), (1.2, 0.52), (1.28, 0.42), (1.0, 0.32), (-0.8, 0.34)], body
     )
     pen.polygon([(0.95, 0.62), (1.12, 0.56), (0.95, 0.54)], (50, 70, 90))
     for x in np.arange(-0.75, 0.85, 0.18):
         pen.ellipse(x, 0.52, 0.035, 0.035, (70, 95, 120))
-    pen.polygon([(0.3, 0.44), (-0.45, 0.0), (-0.68, 0.0), (-0.2, 0.42)], _dim(body, 0.78))
-    pen.ellipse(-0.1, 0.24, 0.16, 0.07, _dim(fin, 0.9))
-    pen.polygon([(-1.0, 0.5), (-1.4, 0.4), (-1.3, 0.52)], _dim(fin, 0.8))
+    pen.polygon([(0.3, 0.44), (-0.45, 0.0), (-0.68, 0.0), (-0.2, 0.42)], dim(body, 0.78))
+    pen.ellipse(-0.1, 0.24, 0.16, 0.07, dim(fin, 0.9))
+    pen.polygon([(-1.0, 0.5), (-1.4, 0.4), (-1.3, 0.52)], dim(fin, 0.8))
 
 
 def hot_air_balloon(pen: Pen, rng: np.random.Generator) -> None:
@@ -196,7 +192,7 @@ def traffic_light(pen: Pen, rng: np.random.Generator) -> None:
     for number, (y, colour) in enumerate(
         ((0.9, (250, 40, 35)), (0.75, (255, 200, 40)), (0.6, (50, 225, 90)))
     ):
-        pen.ellipse(0, y, 0.065, 0.06, colour if number == lit else _dim(colour, 0.3))
+        pen.ellipse(0, y, 0.065, 0.06, colour if number == lit else dim(colour, 0.3))
 
 
 def bench(pen: Pen, rng: np.random.Generator) -> None:
@@ -208,9 +204,9 @@ def bench(pen: Pen, rng: np.random.Generator) -> None:
     for x in (-0.8, 0.8):
         pen.stroke((x, 0.45), (x - 0.06, 0), 0.08, iron)
         pen.stroke((x, 0.4), (x + 0.08, 1.0), 0.07, iron)
-        pen.stroke((x, 0.45), (x + 0.16, 0), 0.08, _dim(iron, 0.8))
+        pen.stroke((x, 0.45), (x + 0.16, 0), 0.08, dim(iron, 0.8))
     for y in (0.58, 0.74, 0.9):
-        pen.box(-0.95, y, 1.0, y + 0.11, _dim(wood, 0.75 + y / 3))
+        pen.box(-0.95, y, 1.0, y + 0.11, dim(wood, 0.75 + y / 3))
     pen.polygon([(-1.02, 0.38), (0.98, 0.38), (1.02, 0.5), (-0.96, 0.5)], wood)
 
 
@@ -220,7 +216,7 @@ def house(pen: Pen, rng: np.random.Generator) -> None:
     roof = pick(rng, (150, 60, 45), (90, 60, 50), (80, 85, 95), (175, 95, 60))
     half = rng.uniform(0.42, 0.7)
     if rng.random() < 0.6:
-        pen.box(half * 0.4, 0.7, half * 0.4 + 0.1, 1.02, _dim(roof, 0.8))
+        pen.box(half * 0.4, 0.7, half * 0.4 + 0.1, 1.02, dim(roof, 0.8))
     pen.box(-half, 0, half, 0.6, wall)
     inset = rng.uniform(0.0, 0.6) * half
     pen.polygon([(-half - 0.08, 0.58), (half + 0.08, 0.58), (inset, 0.98), (-inset, 0.98)], roof)
@@ -273,19 +269,19 @@ def lighthouse(pen: Pen, rng: np.random.Generator) -> None:
 def tent(pen: Pen, rng: np.random.Generator) -> None:
     """A ridge tent with a dark, open entrance."""
     cloth = pick(rng, (220, 120, 40), (60, 120, 70), (50, 90, 160), (200, 50, 60), (215, 190, 120))
-    pen.polygon([(-0.2, 0.95), (0.85, 0.78), (1.1, 0.0), (0.3, 0.0)], _dim(cloth, 0.72))
+    pen.polygon([(-0.2, 0.95), (0.85, 0.78), (1.1, 0.0), (0.3, 0.0)], dim(cloth, 0.72))
     pen.polygon([(-0.85, 0.0), (-0.2, 1.0), (0.42, 0.0)], cloth)
     pen.polygon([(-0.45, 0.0), (-0.2, 0.72), (0.05, 0.0)], (40, 36, 40))
-    pen.polygon([(-0.2, 0.72), (0.05, 0.0), (0.16, 0.0)], _dim(cloth, 1.3))
+    pen.polygon([(-0.2, 0.72), (0.05, 0.0), (0.16, 0.0)], dim(cloth, 1.3))
 
 
 def table(pen: Pen, rng: np.random.Generator) -> None:
     """A table with a thick top, or a round one with a cloth."""
     wood = pick(rng, (150, 100, 55), (190, 145, 95), (100, 65, 40), (235, 232, 225))
     for x, factor in ((-0.7, 0.85), (0.7, 0.85), (-0.84, 1.0), (0.84, 1.0)):
-        pen.stroke((x, 0.9), (x, 0.0 if factor == 1.0 else 0.12), 0.11, _dim(wood, 0.75 * factor))
-    pen.polygon([(-1.0, 0.86), (1.0, 0.86), (0.84, 1.06), (-0.84, 1.06)], _dim(wood, 1.12))
-    pen.box(-1.0, 0.76, 1.0, 0.87, _dim(wood, 0.85))
+        pen.stroke((x, 0.9), (x, 0.0 if factor == 1.0 else 0.12), 0.11, dim(wood, 0.75 * factor))
+    pen.polygon([(-1.0, 0.86), (1.0, 0.86), (0.84, 1.06), (-0.84, 1.06)], dim(wood, 1.12))
+    pen.box(-1.0, 0.76, 1.0, 0.87, dim(wood, 0.85))
 
 
 def chair(pen: Pen, rng: np.random.Generator) -> None:
@@ -293,14 +289,14 @@ def chair(pen: Pen, rng: np.random.Generator) -> None:
     wood, seat = pick(rng, (140, 90, 50), (60, 45, 38), (225, 220, 210), (180, 140, 90)), _paint(rng)
     pen.stroke((-0.26, 0.0), (-0.26, 0.5), 0.07, wood)
     pen.stroke((0.26, 0.0), (0.24, 0.5), 0.07, wood)
-    pen.stroke((-0.1, 0.1), (-0.1, 0.5), 0.06, _dim(wood, 0.7))
-    pen.stroke((0.38, 0.1), (0.36, 0.5), 0.06, _dim(wood, 0.7))
+    pen.stroke((-0.1, 0.1), (-0.1, 0.5), 0.06, dim(wood, 0.7))
+    pen.stroke((0.38, 0.1), (0.36, 0.5), 0.06, dim(wood, 0.7))
     pen.stroke((-0.27, 0.45), (-0.34, 1.0), 0.07, wood)
     pen.stroke((-0.06, 0.5), (-0.12, 0.98), 0.06, wood)
     for y in (0.68, 0.84, 0.96):
         pen.stroke((-0.31, y), (-0.1, y - 0.02), 0.07, wood)
     pen.polygon([(-0.3, 0.44), (0.28, 0.44), (0.42, 0.55), (-0.12, 0.55)], seat)
-    pen.polygon([(-0.3, 0.38), (0.28, 0.38), (0.28, 0.45), (-0.3, 0.45)], _dim(seat, 0.7))
+    pen.polygon([(-0.3, 0.38), (0.28, 0.38), (0.28, 0.45), (-0.3, 0.45)], dim(seat, 0.7))
 
 
 def clock(pen: Pen, rng: np.random.Generator) -> None:
