@@ -1,0 +1,61 @@
+"""Texts to CLIP's byte-pair tokens, by open_clip's tokenizer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import models.torchvision_ops  # noqa: F401  (before open_clip, see there)
+
+if TYPE_CHECKING:
+    from open_clip.tokenizer import SimpleTokenizer
+
+__all__ = ["END_TOKEN", "START_TOKEN", "tokenize", "trim"]
+
+START_TOKEN = 49406
+END_TOKEN = 49407
+
+_LOCK = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> SimpleTokenizer:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
+@lru_cache(maxsize=1 << 17)
+def _ids(text: str) -> np.ndarray:
+    """Token ids of one text without the marks, uint16 (few bytes, as many texts are kept)."""
+    with _LOCK:  # the tokenizer keeps a table of words of its own
+        return np.array(_tokenizer().encode(text), dtype=np.uint16)
+
+
+def tokenize(texts: Sequence[str], context_length: int = 77) -> torch.Tensor:
+    """n texts -> int64 (n, context_length): start, tokens, end, then zeros.
+
+    A longer text loses its last tokens but keeps the end mark. Texts met before come from a table.
+    Safe to call from several threads.
+    """
+    rows = np.zeros((len(texts), context_length), dtype=np.int64)
+    rows[:, 0] = START_TOKEN
+    for row, text in zip(rows, texts, strict=True):
+        ids = _ids(text)[: context_length - 2]
+        row[1 : len(ids) + 1] = ids
+        row[len(ids) + 1] = END_TOKEN
+    return torch.from_numpy(rows)
+
+
+def trim(tokens: torch.Tensor, multiple: int = 8) -> torch.Tensor:
+    """Cut columns (..., T) behind the longest text, up to a multiple (fewer shapes for the GPU).
+
+    Changes no feature, because attention is causal. Do it on the CPU, before the copy to a device.
+    """
+    longest = int(tokens.argmax(dim=-1).max()) + 1 if tokens.numel() else 1
+    return tokens[..., : -(-longest // multiple) * multiple]
