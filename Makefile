@@ -8,6 +8,8 @@ BIN := $(CURDIR)/$(VENV)/bin
 # Spark's Python workers and horovodrun's processes take `python` from here.
 export PATH := $(BIN):$(PATH)
 export PYSPARK_PYTHON ?= $(BIN)/python
+# Quiet logging and local defaults; clusters bring their own folder (docs/clusters.md).
+export SPARK_CONF_DIR ?= $(CURDIR)/cluster_configs/local
 SUBMIT ?= spark-submit
 
 .DEFAULT_GOAL := help

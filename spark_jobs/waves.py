@@ -271,16 +271,16 @@ class _Progress:
     def __init__(self, job: str, units: Sequence[Unit], what: str) -> None:
         known = sum(unit.rows for unit in units)
         self._by_rows = known > 0
+        self._job, self._total = job, known or len(units)
+        self._unit = f" {what}" if self._by_rows else " shards"
+        # A terminal gets a bar, a log file a line every 15 s.
+        terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=known or len(units),
-            desc=job,
-            unit=f" {what}" if self._by_rows else " shards",
-            file=sys.stderr,
-            # A terminal is redrawn twice a second; a log gets a line every 15 s.
-            mininterval=0.5 if sys.stderr.isatty() else 15.0,
-            smoothing=0.1,
-            leave=sys.stderr.isatty(),
+            total=self._total, desc=job, unit=self._unit, file=sys.stderr, smoothing=0.1, disable=not terminal
         )
+        self._line_every = None if terminal else 15.0
+        self._started = self._last_line = time.monotonic()
+        self._shown = 0
         self._watched: dict[str, tuple[SparkSession, list[Unit]]] = {}
         self._finished = 0.0
         self._lock = threading.Lock()
@@ -310,8 +310,16 @@ class _Progress:
         return sum(unit.rows for unit in wave) if self._by_rows else len(wave)
 
     def _show(self, value: float) -> None:
-        if value > self._bar.n:
-            self._bar.update(int(value) - self._bar.n)
+        if int(value) > self._shown:
+            self._bar.update(int(value) - self._shown)
+            self._shown = int(value)
+        now = time.monotonic()
+        if self._line_every is not None and now - self._last_line >= self._line_every:
+            self._last_line = now
+            meter = tqdm.format_meter(
+                self._shown, self._total, now - self._started, ncols=100, prefix=self._job, unit=self._unit
+            )
+            print(meter, file=sys.stderr, flush=True)
 
     def _poll(self) -> None:
         while not self._stop.wait(1.0):

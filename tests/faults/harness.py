@@ -23,10 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+import models  # noqa: F401  (before open_clip)
 from spark_jobs import tables
 
 ROOT = Path(__file__).parents[2]
-WORDS = "dog cat tree car boat house river bird horse flower bridge mountain train bicycle clock chair".split()
+WORDS = (
+    "dog cat tree car boat house river bird horse flower bridge mountain train bicycle clock chair".split()
+)
 
 
 def write_shards(folder: Path, shards: int, samples: int, seed: int = 0) -> int:
@@ -62,7 +65,13 @@ def write_tiny_clip(folder: Path, slow_layers: int = 1) -> tuple[str, str]:
         json.dumps(
             {
                 "embed_dim": 32,
-                "vision_cfg": {"image_size": 64, "layers": slow_layers, "width": 64, "patch_size": 16, "head_width": 32},
+                "vision_cfg": {
+                    "image_size": 64,
+                    "layers": slow_layers,
+                    "width": 64,
+                    "patch_size": 16,
+                    "head_width": 32,
+                },
                 "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
             }
         )
@@ -70,11 +79,16 @@ def write_tiny_clip(folder: Path, slow_layers: int = 1) -> tuple[str, str]:
     open_clip.add_model_config(config)
     torch.manual_seed(0)
     model = open_clip.create_model(config.stem)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "tiny.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "tiny.safetensors",
+    )
     return str(config), str(folder / "tiny.safetensors")
 
 
-def write_config(folder: Path, shards: Path, clip: tuple[str, str], rows_per_part: int = 20, **sections: dict) -> Path:
+def write_config(
+    folder: Path, shards: Path, clip: tuple[str, str], rows_per_part: int = 20, **sections: dict
+) -> Path:
     """A configuration file for such a corpus."""
     values = {
         "corpora": [{"name": "web", "format": "webdataset", "path": f"{shards}/*.tar"}],
@@ -102,18 +116,39 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def submit(
-    job: str, config: Path, workspace: Path, *overrides: str, master: str = "local[2]", options: Sequence[str] = (), cwd: Path = ROOT
+    job: str,
+    config: Path,
+    workspace: Path,
+    *overrides: str,
+    master: str = "local[2]",
+    options: Sequence[str] = (),
+    cwd: Path = ROOT,
 ) -> list[str]:
     """The command line of a job."""
     program = str(Path(sys.executable).parent / "spark-submit")
     common = ["--driver-memory", "1g", "--conf", "spark.ui.enabled=false"]
     script = str(ROOT / "spark_jobs" / f"{job}.py")
-    return [program, "--master", master, *common, *options, script, "--config", str(config), f"workspace={workspace}", *overrides]
+    return [
+        program,
+        "--master",
+        master,
+        *common,
+        *options,
+        script,
+        "--config",
+        str(config),
+        f"workspace={workspace}",
+        *overrides,
+    ]
 
 
-def run(command: Sequence[str], timeout: float = 300, check: bool = True, **changes: str) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str], timeout: float = 300, check: bool = True, **changes: str
+) -> subprocess.CompletedProcess[str]:
     """Run a job to its end."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment(**changes), cwd=ROOT)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=environment(**changes), cwd=ROOT
+    )
     if check and done.returncode:
         raise AssertionError(f"exit code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
     return done
@@ -122,7 +157,9 @@ def run(command: Sequence[str], timeout: float = 300, check: bool = True, **chan
 def table_rows(workspace: Path, table: str, columns: list[str] | None = None) -> pa.Table:
     """All rows of a complete table in its order."""
     manifest = tables.read_manifest(str(workspace), table)
-    return pa.concat_tables([pq.read_table(file, columns=columns, partitioning=None) for file in manifest.files])
+    return pa.concat_tables(
+        [pq.read_table(file, columns=columns, partitioning=None) for file in manifest.files]
+    )
 
 
 def assert_same_tables(one: Path, other: Path, names: Sequence[str]) -> None:
@@ -155,7 +192,9 @@ def standalone_cluster(folder: Path, workers: int = 2, cores: int = 1, memory: s
     port = free_port()
     url = f"spark://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
-    values = environment(SPARK_HOME=str(home), SPARK_WORKER_DIR=str(folder / "work"), SPARK_LOG_DIR=str(folder))
+    values = environment(
+        SPARK_HOME=str(home), SPARK_WORKER_DIR=str(folder / "work"), SPARK_LOG_DIR=str(folder)
+    )
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*arguments: str) -> None:
@@ -164,7 +203,15 @@ def standalone_cluster(folder: Path, workers: int = 2, cores: int = 1, memory: s
         started.append(subprocess.Popen(command, env=values, stdout=log, stderr=log, start_new_session=True))
 
     try:
-        start("org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0")
+        start(
+            "org.apache.spark.deploy.master.Master",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--webui-port",
+            "0",
+        )
         wait_for(lambda: _listens(port), 60, "the master does not listen")
         for _ in range(workers):
             start(

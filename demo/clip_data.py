@@ -1,0 +1,95 @@
+"""Pictures and texts for training and judging the tiny CLIP: scenes as its own transform shows them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from demo.captions import concept_forms, full_caption
+from demo.scenes import LABELS, MINIMUM_SHARE, Scene, make_scene
+
+__all__ = ["TEST_STREAM", "TRAIN_STREAM", "SceneSet", "draw_set", "draw_view", "label_prompts", "write_texts"]
+
+TRAIN_STREAM, TEST_STREAM = 11, 12
+"""Second part of these scenes' seeds; the demo's pairs and evaluation scenes have others (demo.samples)."""
+
+_CHUNK = 250
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """pictures (n, side, side, 3) uint8; visible (n, labels) bool; counts (n, labels) uint8 of instances."""
+
+    pictures: np.ndarray
+    visible: np.ndarray
+    counts: np.ndarray
+
+
+def draw_view(seed: tuple[int, ...], side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A scene through CLIP's eyes: short side resized to ``side`` (bicubic), middle cut out; truth of that part.
+
+    Returns the picture (side, side, 3) uint8, visible (labels,) bool and counts (labels,) uint8.
+    """
+    scene = make_scene(seed)
+    rows, columns = scene.mask.shape
+    short = min(rows, columns)
+    top, left = (rows - short) // 2, (columns - short) // 2
+    square = scene.image[top : top + short, left : left + short]
+    picture = np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC))
+    areas = np.bincount(scene.mask[top : top + short, left : left + short].ravel(), minlength=len(LABELS))
+    visible = areas >= MINIMUM_SHARE * short * short
+    counts = np.array([scene.counts.get(label, 1) for label in LABELS], np.uint8)
+    return picture, visible, counts
+
+
+def _draw_chunk(
+    seed: int, stream: int, first: int, last: int, side: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    cv2.setNumThreads(1)
+    views = [draw_view((seed, stream, number), side) for number in range(first, last)]
+    pictures, visible, counts = zip(*views, strict=True)
+    return np.stack(pictures), np.stack(visible), np.stack(counts)
+
+
+def draw_set(seed: int, stream: int, scenes: int, side: int, processes: int) -> SceneSet:
+    """``scenes`` views of a stream, drawn by ``processes`` processes."""
+    starts = range(0, scenes, _CHUNK)
+    jobs = [(seed, stream, start, min(start + _CHUNK, scenes), side) for start in starts]
+    if processes == 1:
+        parts = [_draw_chunk(*job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            parts = list(pool.map(_draw_chunk, *zip(*jobs, strict=True)))
+    pictures, visible, counts = zip(*parts, strict=True)
+    return SceneSet(np.concatenate(pictures), np.concatenate(visible), np.concatenate(counts))
+
+
+def write_texts(
+    rng: np.random.Generator, visible: np.ndarray, counts: np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """One full caption a row of ``visible`` (n, labels), and what each names, (n, labels) bool."""
+    texts, named = [], np.zeros_like(visible)
+    for row in range(len(visible)):
+        present = np.flatnonzero(visible[row])
+        areas = {LABELS[i]: 1 for i in present}
+        scene = Scene(_NOTHING, _NOTHING, areas, {LABELS[i]: int(counts[row, i]) for i in present})
+        text, labels = full_caption(scene, rng)
+        texts.append(text)
+        named[row, [LABELS.index(label) for label in labels]] = True
+    return texts, named
+
+
+_NOTHING = np.zeros((0, 0), np.uint8)
+
+
+def label_prompts(rng: np.random.Generator | None = None, labels: Sequence[str] = LABELS) -> list[str]:
+    """ "a photo of a {word}" for every label: the label itself, or with ``rng`` any of its words."""
+    forms = concept_forms()
+    words = [forms[n][0 if rng is None else int(rng.integers(len(forms[n])))] for n in labels]
+    return [f"a photo of a {word}" for word in words]
