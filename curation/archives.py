@@ -1,0 +1,160 @@
+"""Concept archives: expansion, ranking and clusters of a batch of image-caption pairs (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from configs.schema import ArchivesConfig
+from curation.clusters import cluster_archives, own_clusters
+from curation.csr import Csr
+from curation.index_folder import OpenIndex
+from curation.index_search import search
+from curation.ranking import Ranked, rank
+
+__all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives"]
+
+ARCHIVE_SCHEMA = pa.schema(
+    {
+        "key": pa.string(),
+        "concept_ids": pa.list_(pa.int32()),
+        "concepts": pa.list_(pa.string()),
+        "scores": pa.list_(pa.float32()),
+        "clusters": pa.list_(pa.int16()),
+        "in_caption": pa.list_(pa.bool_()),
+        "neighbours": pa.list_(pa.string()),
+        "similarities": pa.list_(pa.float32()),
+    }
+)
+
+
+def build_archives(
+    keys: pa.Array | pa.ChunkedArray,
+    embeddings: np.ndarray,
+    index: OpenIndex,
+    options: ArchivesConfig,
+    caption_ids: Csr | None = None,
+    threads: int | None = None,
+) -> pa.RecordBatch:
+    """The rows of table ``archives`` for some pairs, in their order.
+
+    The archive is all of T_i, ranked, cut to the best ``options.top``. Concepts that the pair's own caption
+    names stay in it, as in the paper; ``in_caption`` marks them.
+
+    Args:
+        keys: (n,) strings.
+        embeddings: (n, d) float32 or float16, rows L2-normalised, from the CLIP model of the index.
+        index: from ``open_index`` (and ``place_on_device``).
+        options: neighbours, top, ranking and so on; ``batch_size`` pairs are searched and ranked at a time.
+        caption_ids: concept ids of the pairs' own captions; None: nothing is marked.
+        threads: OpenMP threads of FAISS.
+
+    Raises:
+        UserError: a wrong option, or embeddings of another dimension than the index.
+    """
+    names = _one_array(keys)
+    batches = [
+        _build_batch(names[part], embeddings[part], index, options, _rows_of(caption_ids, part), threads)
+        for part in _slices(len(names), max(1, options.batch_size))
+    ]
+    table = pa.Table.from_batches(batches, ARCHIVE_SCHEMA).combine_chunks()
+    return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], ARCHIVE_SCHEMA)
+
+
+def archives_of_neighbours(
+    keys: pa.Array,
+    anchors: np.ndarray,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    index: OpenIndex,
+    options: ArchivesConfig,
+    caption_ids: Csr | None = None,
+) -> pa.RecordBatch:
+    """The same when the neighbours are known: rows int64 (B, L), -1 missing, similarities float32 (B, L)."""
+    ranked = rank(
+        index,
+        anchors,
+        rows,
+        similarities,
+        options.ranking,
+        options.z_weight,
+        options.vote_temperature,
+    ).top(options.top)
+    return _to_batch(keys, ranked, rows, similarities, index, options, caption_ids)
+
+
+def _build_batch(
+    keys: pa.Array,
+    embeddings: np.ndarray,
+    index: OpenIndex,
+    options: ArchivesConfig,
+    caption_ids: Csr | None,
+    threads: int | None,
+) -> pa.RecordBatch:
+    anchors = np.ascontiguousarray(embeddings, dtype=np.float32)
+    own_is_neighbour = options.include_anchor or options.ranking == "compat"
+    excluded = None if own_is_neighbour else keys
+    rows, similarities = search(index, anchors, options.neighbours, excluded, threads)
+    return archives_of_neighbours(keys, anchors, rows, similarities, index, options, caption_ids)
+
+
+def _to_batch(
+    keys: pa.Array,
+    ranked: Ranked,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    index: OpenIndex,
+    options: ArchivesConfig,
+    caption_ids: Csr | None,
+) -> pa.RecordBatch:
+    archive = ranked.concepts
+    if options.clusters:
+        clusters = cluster_archives(archive, index.concept_embeddings, options.seed)
+    else:
+        clusters = own_clusters(archive)
+    found = rows >= 0
+    neighbour_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(found.sum(axis=1))])
+    neighbour_keys = index.keys.take(pa.array(rows[found])).cast(pa.string())
+    columns = [
+        keys.cast(pa.string()),
+        archive.to_list_array(),
+        _lists(archive.offsets, index.concepts.take(pa.array(archive.values))),
+        _lists(archive.offsets, pa.array(ranked.scores)),
+        _lists(archive.offsets, pa.array(clusters)),
+        _lists(archive.offsets, pa.array(_in_caption(archive, caption_ids, len(index.concepts)))),
+        _lists(neighbour_offsets, neighbour_keys),
+        _lists(neighbour_offsets, pa.array(similarities[found])),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=ARCHIVE_SCHEMA)
+
+
+def _in_caption(archive: Csr, caption_ids: Csr | None, vocabulary: int) -> np.ndarray:
+    """bool, parallel to the archive's values: the pair's own caption names the concept."""
+    if caption_ids is None:
+        return np.zeros(len(archive.values), bool)
+    own = caption_ids.row_ids() * vocabulary + caption_ids.values
+    return np.isin(archive.row_ids() * vocabulary + archive.values, own)
+
+
+def _lists(offsets: np.ndarray, values: pa.Array) -> pa.ListArray:
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(count, start + size))
+
+
+def _rows_of(lists: Csr | None, part: slice) -> Csr | None:
+    if lists is None:
+        return None
+    offsets = lists.offsets[part.start : part.stop + 1]
+    return Csr(offsets - offsets[0], lists.values[offsets[0] : offsets[-1]])
+
+
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(column, pa.ChunkedArray):
+        return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.string())
+    return column
