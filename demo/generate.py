@@ -111,10 +111,13 @@ def _write_json(path: Path, value: object) -> None:
 
 
 def _write_truth(folder: Path, records: list[dict[str, object]]) -> dict[str, int]:
-    """truth.jsonl of the valid samples, broken.json of the others; counts by reason."""
-    reasons = {**BROKEN_KINDS, _SAME_KEY: "duplicate_key", "cut_tar": "truncated_tar"}
+    """truth.jsonl of the valid samples, broken.json of the others; counts by reason.
+
+    The cut tar is the shard's fault: its entry has the shard's key and an empty sample name.
+    """
+    reasons = {**BROKEN_KINDS, _SAME_KEY: "duplicate_key", "cut_tar": "truncated_shard"}
     broken = [
-        {"key": record["key"], "kind": record["kind"], "reason": reasons[str(record["kind"])]}
+        {"key": _rejected_key(record), "kind": record["kind"], "reason": reasons[str(record["kind"])]}
         for record in records
         if record["kind"] in reasons
     ]
@@ -124,6 +127,11 @@ def _write_truth(folder: Path, records: list[dict[str, object]]) -> dict[str, in
                 truth.write(json.dumps(record) + "\n")
     _write_json(folder / "broken.json", broken)
     return dict(Counter(str(entry["reason"]) for entry in broken))
+
+
+def _rejected_key(record: dict[str, object]) -> str:
+    key = str(record["key"])
+    return key[: key.rindex("/") + 1] if record["kind"] == "cut_tar" else key
 
 
 def _build(folder: Path, parameters: Parameters, processes: int) -> dict[str, int]:

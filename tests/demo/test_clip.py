@@ -1,0 +1,103 @@
+"""The committed tiny CLIP, loaded as any open_clip model is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import demo
+from demo.clip_data import TEST_STREAM, draw_set, write_texts
+from demo.clip_quality import average_precision, measure_quality
+from demo.scenes import LABELS
+from demo.train_clip import main, matching_loss
+
+FOLDER = Path(demo.__file__).parent / "clip"
+WEIGHTS = FOLDER / "weights.safetensors"
+
+
+def test_weights_are_small_and_load_through_open_clips_own_calls():
+    import open_clip
+
+    assert WEIGHTS.stat().st_size <= 8_000_000
+    open_clip.add_model_config(FOLDER / "model.json")
+    model, _, transform = open_clip.create_model_and_transforms("model", pretrained=str(WEIGHTS))
+    tokens = open_clip.get_tokenizer("model")(["a photo of a dog", "hot air balloons over the sea"])
+    assert tokens.max() == 49407
+    with torch.no_grad():
+        text = model.eval().encode_text(tokens)
+    assert text.shape == (2, model.visual.output_dim)
+    assert text.dtype == torch.float32
+    assert torch.isfinite(text).all()
+    assert transform.transforms[-1].mean == open_clip.OPENAI_DATASET_MEAN
+
+
+@pytest.fixture(scope="module")
+def quality():
+    # Another seed than the one the README's figures are from; TEST_STREAM is disjoint from training for any seed.
+    return measure_quality(FOLDER / "model.json", WEIGHTS, 7, TEST_STREAM, 200, 1)
+
+
+def test_it_ranks_unseen_scenes_by_label(quality):
+    assert quality.mean_average_precision > 0.6
+    assert quality.mean_average_precision > 3 * quality.chance
+
+
+def test_its_nearest_scenes_show_the_same_labels(quality):
+    assert quality.neighbour_overlap > 2 * quality.random_overlap
+
+
+def test_it_finds_full_captions_of_unseen_scenes(quality):
+    assert quality.recall_at_5 > 10 * 5 / quality.retrieval_scenes
+
+
+def test_average_precision_equals_scikit_learns():
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        relevant = rng.random(50) < 0.3
+        relevant[0] = True
+        scores = rng.normal(size=50)
+        assert average_precision(scores, relevant) == pytest.approx(average_precision_score(relevant, scores))
+
+
+def test_matching_loss_equals_the_sum_written_out():
+    rng = np.random.default_rng(2)
+    image, text = rng.normal(size=(4, 5)), rng.normal(size=(6, 5))
+    image /= np.linalg.norm(image, axis=1, keepdims=True)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    fits = rng.random((4, 6)) < 0.4
+    fits[:, 0], fits[:, 5] = True, False
+    scale, expected = 7.0, 0.0
+    for scores, positive in ((scale * image @ text.T, fits), (scale * text @ image.T, fits.T)):
+        rows = []
+        for row, chosen in zip(scores, positive, strict=True):
+            if chosen.any():
+                share = np.exp(row) / np.exp(row).sum()
+                rows.append(
+                    np.mean([np.log(1 / chosen.sum()) - np.log(share[i]) for i in np.flatnonzero(chosen)])
+                )
+        expected += np.mean(rows) / 2
+    got = matching_loss(
+        torch.tensor(image), torch.tensor(text), torch.tensor(fits), torch.tensor(scale, dtype=torch.float64)
+    )
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_texts_name_only_what_the_view_shows():
+    drawn = draw_set(1, TEST_STREAM, 12, 48, 1)
+    texts, named = write_texts(np.random.default_rng(0), drawn.visible, drawn.counts)
+    assert drawn.pictures.shape == (12, 48, 48, 3)
+    assert len(texts) == 12
+    assert named.shape == (12, len(LABELS))
+    assert named.any(1).all()
+    assert not (named & ~drawn.visible).any()
+
+
+@pytest.mark.slow
+def test_training_writes_weights_that_open_clip_loads(tmp_path, capsys):
+    main(f"--scenes 64 --steps 4 --batch-size 32 --test-scenes 60 --threads 1 --out {tmp_path}".split())
+    assert "label mAP" in capsys.readouterr().out
+    assert (tmp_path / "weights.safetensors").stat().st_size <= 8_000_000
+    assert "| label mAP" in (tmp_path / "README.md").read_text()

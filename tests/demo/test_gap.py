@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from configs.errors import UserError
+from demo.gap import label_of, measure_gap
+
+FORMS = {
+    "dog": ["dog", "puppy"],
+    "grass": ["grass", "lawn"],
+    "hot air balloon": ["hot air balloon"],
+    "sky": ["sky"],
+}
+TRUTH = [
+    {"key": "demo/00000/000000000", "labels": ["dog", "grass", "sky"], "areas": [9, 9, 9], "named": ["dog"]},
+    {"key": "demo/00000/000000001", "labels": ["hot air balloon", "sky"], "areas": [9, 9], "named": []},
+    {"key": "demo/00000/000000002", "labels": ["grass", "sky"], "areas": [9, 9], "named": ["grass", "sky"]},
+    {"key": "demo/00000/000000003", "labels": ["dog"], "areas": [9], "named": ["dog"]},
+]
+ARCHIVES = [
+    ("demo/00000/000000000", ["puppy", "picture", "dog", "green lawn", "dog"]),
+    ("demo/00000/000000001", ["dog", "small hot air balloon"]),
+    ("demo/00000/000000002", []),
+    ("other/0/0", ["dog"]),
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    truth, concepts = tmp_path / "truth.jsonl", tmp_path / "concepts.json"
+    truth.write_text("".join(json.dumps(row) + "\n" for row in TRUTH))
+    concepts.write_text(json.dumps(FORMS))
+    return truth, concepts
+
+
+def test_gap_equals_the_hand_computed_example(files):
+    # Pair 0 shows 3 labels: its caption names 1; the first three concepts recall dog, all five dog and grass;
+    # two of the first three are right. Pair 1 shows 2: caption 0, archive 1 of 2, one of two concepts right.
+    # Pair 2: caption all, its archive is empty. Pair 3 has no archive, "other" no truth: not counted.
+    assert measure_gap(ARCHIVES, *files) == pytest.approx(
+        {
+            "caption_recall": (1 / 3 + 0 + 1) / 3,
+            "archive_recall_at_3": (1 / 3 + 1 / 2 + 0) / 3,
+            "archive_recall_at_5": (2 / 3 + 1 / 2 + 0) / 3,
+            "archive_precision_at_3": (2 / 3 + 1 / 2) / 2,
+        }
+    )
+
+
+def test_perfect_archives_close_the_gap(files):
+    perfect = [(row["key"], row["labels"]) for row in TRUTH]
+    gap = measure_gap(perfect, *files)
+    assert gap["archive_recall_at_3"] == gap["archive_recall_at_5"] == gap["archive_precision_at_3"] == 1.0
+
+
+def test_a_concept_names_a_label_by_itself_or_by_its_last_words():
+    forms = {form: label for label, words in FORMS.items() for form in words}
+    assert label_of("puppy", forms) == "dog"
+    assert label_of("little brown dog", forms) == "dog"
+    assert label_of("hot air balloon", forms) == "hot air balloon"
+    assert label_of("dog house", forms) is None
+    assert label_of("picture", forms) is None
+
+
+def test_archives_of_another_corpus_are_a_user_error(files):
+    with pytest.raises(UserError, match="none of its keys"):
+        measure_gap([("other/0/0", ["dog"])], *files)
+
+
+def test_missing_truth_is_a_user_error(files, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        measure_gap(ARCHIVES, tmp_path / "nothing.jsonl", files[1])
