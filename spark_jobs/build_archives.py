@@ -1,0 +1,120 @@
+"""Job 5: image_embeddings x index -> archives. The join of every pair against the retrieval corpus.
+
+A task takes one part's embeddings as a batch of anchors: one search, one ranking, no loop over images
+(`curation/archives.py`). The index is not sent anywhere: tasks get its address and map it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.sql import SparkSession
+
+from configs.errors import UserError
+from configs.loading import to_plain
+from configs.schema import CocuConfig
+from curation import index as faiss_index
+from curation.archives import build_archives
+from spark_jobs import tables
+from spark_jobs.build_index import local_index, read_part
+from spark_jobs.session import gpu_profile
+from spark_jobs.tables import Manifest, UnitRecord
+from spark_jobs.units import finish_unit, units_of
+from spark_jobs.waves import TableJob, Unit, build_table
+
+__all__ = ["check", "check_options", "main", "run"]
+
+HELP = """\
+Build every pair's concept archive: reads image_embeddings, pair_concepts and index/, writes archives.
+
+For each image the archives.neighbours most similar images of the index are found, the concepts of their
+captions ranked (archives.ranking: paper | calibrated | compat), and the best archives.top kept with scores
+and clusters. archives.corpora limits which corpora are curated; index.corpora (build_index) which are
+searched. archives.device=gpu insists on the GPU, auto uses one where faiss-gpu and the card allow it."""
+
+_NOT_CONTENT = ("batch_size", "device")
+
+
+def check_options(config: CocuConfig) -> None:
+    """What can be wrong in the section `archives`."""
+    options = config.archives
+    if options.include_anchor and options.neighbours < 1:
+        raise UserError("archives.neighbours must be at least 1")
+
+
+def check(config: CocuConfig) -> None:
+    """What can be wrong before Spark starts."""
+    check_options(config)
+    for name in ("image_embeddings", "pair_concepts", "index"):
+        tables.read_manifest(config.workspace, name)
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build archives."""
+    images = tables.read_manifest(config.workspace, "image_embeddings")
+    captions = tables.read_manifest(config.workspace, "pair_concepts")
+    index = tables.read_manifest(config.workspace, "index")
+    if index.inputs.get("pair_concepts") != captions.recipe:
+        raise UserError(
+            "the index was built from another pair_concepts table; run build_index again with overwrite=true"
+        )
+    settings: dict[str, Any] = to_plain(config.archives)
+    for name in _NOT_CONTENT:
+        settings.pop(name)
+    place = (config.workspace, index.extra["folder"], index.recipe)
+    units = [
+        Unit(unit.name, unit.rows, (*unit.payload, place, config.archives))
+        for unit in units_of(images, [captions], config.archives.corpora)
+    ]
+    job = TableJob(
+        job="build_archives",
+        table="archives",
+        settings=settings,
+        inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe},
+        units=units,
+        task=archive_unit,
+        profile=gpu_profile(session) if config.archives.device != "cpu" else None,
+    )
+    return build_table(session, config, job)
+
+
+def archive_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Archives of one part's pairs (runs on an executor)."""
+    images, captions, place, options = unit.payload
+    index = _placed_index(place, options.device)
+    keys, vectors, own = read_part(images, captions)
+    archives = build_archives(keys, vectors, index, options, own, _threads())
+    return finish_unit(unit, folder, recipe, pa.Table.from_batches([archives]))
+
+
+def _threads() -> int:
+    context = TaskContext.get()
+    return max(1, context.cpus()) if context else 1
+
+
+@lru_cache(maxsize=1)
+def _placed_index(place: tuple[str, str, str], device: str) -> Any:
+    """The index, opened once a Python worker, on the GPU where that is asked for and possible."""
+    index = local_index(*place)
+    said = faiss_index.place_on_device(index, device)
+    if device != "cpu":
+        print(f"build_archives: {said}", flush=True)
+    return index
+
+
+def main() -> None:
+    """Entry of spark-submit."""
+    from spark_jobs.entry import job_entry
+
+    job_entry("build_archives", HELP, ["archives"], check, run)
+
+
+if __name__ == "__main__":
+    from spark_jobs.build_archives import (
+        main as entry,  # by its import name, so that executors find the task's function
+    )
+
+    entry()

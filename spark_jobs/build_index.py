@@ -1,0 +1,397 @@
+"""Job 4: image_embeddings, pair_concepts, concepts -> index/. What an anchor's neighbours are looked up in.
+
+A sample trains the index (one task), groups of parts are encoded in parallel (`index_parts`, removed at the
+end), one task joins them, chooses how many lists a query visits and measures recall@L against exact search.
+The index is a folder with `index.json`; executors memory-map it, so that a host holds one copy of it whatever
+the number of its Python workers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from configs.errors import UserError
+from configs.schema import CocuConfig
+from curation import index as faiss_index
+from curation.csr import Csr, concatenate
+from spark_jobs import tables
+from spark_jobs.addresses import join, resolve
+from spark_jobs.locks import hold_lock
+from spark_jobs.tables import Manifest, Part, UnitRecord
+from spark_jobs.units import part_address, units_of
+from spark_jobs.vectors import column_to_vectors
+from spark_jobs.waves import VERSION, TableJob, Unit, attempt_number, build_table, map_units
+
+__all__ = ["check", "check_options", "local_index", "main", "run", "seconds_of"]
+
+HELP = """\
+Build the FAISS index of the retrieval corpus: reads image_embeddings, pair_concepts and concepts, writes
+index/.
+
+index.kind: flat (exact), ivf (inverted lists, fp16), ivfpq (product codes, candidates ordered again by exact
+vectors), or auto: exact while that is cheap, then what fits index.memory_gb. What exceeds the budget in any
+case is split and searched split by split with the same result. Recall@L against exact search is measured and
+stored in index.json; index.nprobe is chosen to reach index.target_recall."""
+
+_GROUP_ROWS = 100_000  # rows encoded by a task: every encoded group carries the trained centroids once
+
+
+def check_options(config: CocuConfig) -> None:
+    """What can be wrong in the section `index`."""
+    faiss_index.choose_index(1, 8, config.index.memory_gb, config.index.kind)
+
+
+def check(config: CocuConfig) -> None:
+    """What can be wrong before Spark starts."""
+    check_options(config)
+    for name in ("image_embeddings", "concepts", "pair_concepts"):
+        tables.read_manifest(config.workspace, name)
+
+
+def seconds_of(workspace: str) -> float | None:
+    """How long building the index took, or None if there is none."""
+    manifest = tables.find_manifest(workspace, "index")
+    return None if manifest is None else round(manifest.seconds, 2)
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build the index, or find that it is there."""
+    images = tables.read_manifest(config.workspace, "image_embeddings")
+    captions = tables.read_manifest(config.workspace, "pair_concepts")
+    concepts = tables.read_manifest(config.workspace, "concepts")
+    options = config.index
+    settings: dict[str, Any] = {
+        "corpora": sorted(options.corpora),
+        "kind": options.kind,
+        "memory_gb": options.memory_gb,
+        "nlist": options.nlist,
+        "nprobe": options.nprobe,
+        "target_recall": options.target_recall,
+        "train_rows": options.train_rows,
+        "neighbours": config.archives.neighbours,
+    }
+    inputs = {
+        name: table.recipe for name, table in (("image_embeddings", images), ("pair_concepts", captions))
+    }
+    recipe = tables.make_recipe("build_index", settings, inputs)
+    done = tables.find_manifest(config.workspace, "index")
+    if done is not None and done.recipe == recipe:
+        print(
+            f"build_index: index is complete ({done.extra['index']['rows']:,} rows); nothing to do",
+            flush=True,
+        )
+        return done
+    if done is not None and not config.overwrite:
+        raise UserError(
+            f"build_index: the index in {config.workspace} was built from something else: "
+            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=true to replace it, or choose another workspace="
+        )
+    with hold_lock(config.workspace, "index", "build_index") as lock:
+        begun = time.monotonic()
+        groups = _groups(units_of(images, [captions], options.corpora))
+        rows = sum(unit.rows for unit in groups)
+        dimension = _dimension(groups)
+        spec = faiss_index.choose_index(
+            rows, dimension, options.memory_gb, options.kind, options.nlist, options.train_rows
+        )
+        print(f"build_index: {spec.reason}", flush=True)
+        trained = _train(session, config, groups, spec)
+        shared = session.sparkContext.broadcast(trained)
+        parts = build_table(
+            session,
+            config,
+            TableJob(
+                job="build_index",
+                table="index_parts",
+                settings=settings,
+                inputs=inputs,
+                units=[
+                    Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), shared))
+                    for unit in groups
+                ],
+                task=encode_unit,
+                what="vectors",
+            ),
+        )
+        folder, metadata = _join(session, config, groups, parts, concepts, spec, trained, recipe)
+        lock.check()
+        manifest = Manifest(
+            table="index",
+            workspace=config.workspace,
+            job="build_index",
+            recipe=recipe,
+            settings=settings,
+            inputs=inputs,
+            config={},
+            version=VERSION,
+            status="complete",
+            seconds=time.monotonic() - begun,
+            extra={
+                "folder": folder,
+                "index": {key: value for key, value in metadata.items() if key != "files"},
+            },
+        )
+        tables.write_manifest(manifest)
+        _remove_others(manifest)
+        _remove_table(config.workspace, "index_parts")
+    quality = metadata["search"]
+    print(
+        f"build_index: {rows:,} vectors of {dimension} dimensions, {spec.kind}, nprobe {quality['nprobe']}, "
+        f"recall@{quality['neighbours']} {quality['recall']:.4f} on {quality['queries']} queries, "
+        f"{manifest.seconds:.1f} s, {rows / max(manifest.seconds, 1e-9):,.0f} vectors/s",
+        flush=True,
+    )
+    if not quality["reached"]:
+        print(
+            f"build_index: warning: recall is below index.target_recall={options.target_recall}; "
+            f"raise index.nprobe or index.memory_gb",
+            flush=True,
+        )
+    return manifest
+
+
+def _groups(units: Sequence[Unit]) -> list[Unit]:
+    """Units joined until a task has enough rows; they stay within a corpus and in order."""
+    groups: list[Unit] = []
+    members: list[Unit] = []
+
+    def close() -> None:
+        if members:
+            payload = tuple(unit.payload for unit in members)
+            groups.append(Unit(members[0].name, sum(unit.rows for unit in members), payload))
+            members.clear()
+
+    for unit in units:
+        corpus = unit.name.partition("/")[0]
+        if members and (
+            members[0].name.partition("/")[0] != corpus or sum(u.rows for u in members) >= _GROUP_ROWS
+        ):
+            close()
+        members.append(unit)
+    close()
+    return groups
+
+
+def _dimension(groups: Sequence[Unit]) -> int:
+    if not groups:
+        raise UserError("there is nothing to index: image_embeddings has no rows of index.corpora")
+    filesystem, path = resolve(groups[0].payload[0][0])
+    with filesystem.open_input_file(path) as source:
+        return pq.read_schema(source).field("embedding").type.byte_width // 2
+
+
+def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], spec: Any) -> bytes:
+    """Train on a sample, in one task: the sample is too much for a driver."""
+    addresses = [pair[0] for unit in groups for pair in unit.payload]
+    order = np.random.default_rng(0).permutation(len(addresses))
+    wanted = config.index.train_rows
+
+    def work(_unit: Unit) -> bytes:
+        sample: list[np.ndarray] = []
+        if spec.kind != "flat":
+            # A few hundred parts at random hold a fair sample; rows within a part at random as well.
+            some = order[:400]
+            share = -(-wanted // len(some))
+            for number in some:
+                vectors = _read_vectors(addresses[number])
+                rows = np.random.default_rng(int(number)).permutation(len(vectors))[:share]
+                sample.append(vectors[np.sort(rows)])
+        joined = np.concatenate(sample) if sample else np.zeros((0, spec.d), np.float16)
+        return faiss_index.train(joined, spec)
+
+    return map_units(session, [Unit("train", 0)], work)[0]
+
+
+def _read_vectors(address: str) -> np.ndarray:
+    return column_to_vectors(tables.read_file(address, ["embedding"]).column("embedding"))
+
+
+def read_part(images: str, captions: str) -> tuple[pa.ChunkedArray, np.ndarray, Csr]:
+    """Keys, float16 vectors and concept ids of one part, rows joined by key."""
+    rows = tables.read_file(images, ["key", "embedding"])
+    found = tables.read_file(captions, ["key", "concept_ids"])
+    if not rows.column("key").equals(found.column("key")):
+        import pyarrow.compute as pc
+
+        found = found.take(pc.index_in(rows.column("key"), value_set=found.column("key").combine_chunks()))
+    return (
+        rows.column("key"),
+        column_to_vectors(rows.column("embedding")),
+        Csr.from_list_array(found.column("concept_ids")),
+    )
+
+
+@lru_cache(maxsize=1)
+def read_concepts(files: tuple[str, ...]) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray, np.ndarray]:
+    """Concepts, float32 embeddings, cosine mean and deviation, by concept id."""
+    rows = pa.concat_tables([tables.read_file(file) for file in files])
+    vectors = column_to_vectors(rows.column("embedding")).astype(np.float32)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return (
+        rows.column("concept"),
+        vectors,
+        rows.column("cosine_mean").to_numpy(),
+        rows.column("cosine_std").to_numpy(),
+    )
+
+
+def encode_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Encode a group of parts (runs on an executor): FAISS codes, and the cosines of its captions' concepts."""
+    pairs, concept_files, trained = unit.payload
+    embeddings = read_concepts(concept_files)[1]
+    attempt = attempt_number()
+    cosines: list[pa.Array] = []
+    vectors: list[np.ndarray] = []
+    for images, captions in pairs:
+        _, found, words = read_part(images, captions)
+        vectors.append(found)
+        cosines.append(
+            Csr(words.offsets, faiss_index.caption_cosines(found, words, embeddings)).to_list_array()
+        )
+    code = faiss_index.fill_part(trained.value, np.concatenate(vectors))
+    file = tables.part_path(recipe, unit.name, attempt)
+    rows = pa.table({"cosines": pa.chunked_array(cosines)})
+    count = tables.write_part(folder, file, rows, rows.schema)
+    code_file = tables.part_path(recipe, f"{unit.name}.code", attempt)
+    blob = pa.table({"code": pa.array([code], pa.large_binary())})
+    tables.write_part(folder, code_file, blob, blob.schema)
+    return UnitRecord(
+        unit.name, (Part(unit.name, file, count), Part(f"{unit.name}.code", code_file, 0)), count
+    )
+
+
+def _join(
+    session: SparkSession,
+    config: CocuConfig,
+    groups: Sequence[Unit],
+    parts: Manifest,
+    concepts: Manifest,
+    spec: Any,
+    trained: bytes,
+    recipe: str,
+) -> tuple[str, dict[str, Any]]:
+    """Join the encoded groups in one task; where the index is, relative to `index/`, and its index.json."""
+    import json
+
+    workspace, options, neighbours = config.workspace, config.index, config.archives.neighbours
+    members = [
+        (unit.payload, *(part_address(parts, part) for part in record.parts))
+        for unit, record in zip(groups, parts.units, strict=True)
+    ]
+    concept_files = tuple(concepts.files)
+    shared = session.sparkContext.broadcast(trained)
+
+    def work(_unit: Unit) -> str:
+        inner = f"_parts/{recipe}/{attempt_number()}"
+        target = join(workspace, "index", inner)
+        filesystem, path = resolve(target)
+        local = isinstance(filesystem, pafs.LocalFileSystem)
+        scratch = Path(path) if local else Path(tempfile.mkdtemp(prefix="cocu-index-")) / "index"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        names, vectors, mean, std = read_concepts(concept_files)
+        table = faiss_index.concept_table(names, vectors, mean, std)
+        try:
+            with faiss_index.IndexWriter(scratch, spec, shared.value, table) as writer:
+                for payload, cosine_file, code_file in members:
+                    _add_group(writer, payload, cosine_file, code_file)
+                metadata = writer.finish(
+                    neighbours,
+                    options.nprobe,
+                    options.target_recall,
+                    options.recall_queries,
+                    {"recipe": recipe},
+                )
+            if not local:
+                pafs.copy_files(str(scratch), path, destination_filesystem=filesystem)
+        finally:
+            if not local:
+                shutil.rmtree(scratch.parent, ignore_errors=True)
+        return json.dumps({"folder": inner, "metadata": metadata})
+
+    result = json.loads(map_units(session, [Unit("join", 0)], work)[0])
+    return result["folder"], result["metadata"]
+
+
+def _add_group(writer: Any, payload: Sequence[tuple[str, str]], cosine_file: str, code_file: str) -> None:
+    """A group's parts are joined before they are added: its codes are one block."""
+    read = [read_part(images, captions) for images, captions in payload]
+    keys = pa.chunked_array([chunk for part in read for chunk in part[0].chunks], pa.string())
+    vectors = np.concatenate([part[1] for part in read])
+    words = concatenate([part[2] for part in read])
+    cosines = Csr.from_list_array(tables.read_file(cosine_file).column("cosines")).values
+    code = tables.read_file(code_file).column("code")[0].as_py()
+    writer.add(keys, vectors, words, cosines, code)
+
+
+def _remove_others(manifest: Manifest) -> None:
+    filesystem, folder = resolve(join(manifest.folder, "_parts"))
+    keep = manifest.extra["folder"].split("/")
+    for info in filesystem.get_file_info(pafs.FileSelector(folder)):
+        if info.base_name != keep[1]:
+            filesystem.delete_dir(info.path)
+    for info in filesystem.get_file_info(pafs.FileSelector(f"{folder}/{keep[1]}")):
+        if info.base_name != keep[2]:
+            filesystem.delete_dir(
+                info.path
+            ) if info.type == pafs.FileType.Directory else filesystem.delete_file(info.path)
+
+
+def _remove_table(workspace: str, table: str) -> None:
+    filesystem, path = resolve(join(workspace, table))
+    filesystem.delete_dir(path)
+
+
+@lru_cache(maxsize=1)
+def local_index(workspace: str, folder: str, recipe: str) -> Any:
+    """The index, memory-mapped: one copy in a host's memory whatever the number of Python workers.
+
+    An index on a local or shared disk is opened where it is. One on an object store or HDFS is fetched once
+    per host, by the first worker that needs it, while the others wait for its lock.
+    """
+    address = join(workspace, "index", folder)
+    filesystem, path = resolve(address)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        return faiss_index.open_index(path)
+    base = Path(os.environ.get("COCU_CACHE") or tempfile.gettempdir()) / "cocu-index"
+    base.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = base / f"{recipe}-{folder.rpartition('/')[2]}"
+    with (base / f"{recipe}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            fetched = target.with_suffix(".fetching")
+            shutil.rmtree(fetched, ignore_errors=True)
+            fetched.mkdir()
+            pafs.copy_files(path, str(fetched), source_filesystem=filesystem)
+            faiss_index.open_index(fetched, check="full")
+            fetched.replace(target)
+    return faiss_index.open_index(target)
+
+
+def main() -> None:
+    """Entry of spark-submit."""
+    from spark_jobs.entry import job_entry
+
+    job_entry("build_index", HELP, ["index"], check, run)
+
+
+if __name__ == "__main__":
+    from spark_jobs.build_index import (
+        main as entry,  # by its import name, so that executors find the task's function
+    )
+
+    entry()
