@@ -6,7 +6,15 @@ import numpy as np
 
 from demo.scenes import GROUND_LABELS, LABELS, Scene
 
-__all__ = ["SURFACE_FORMS", "concept_forms", "full_caption", "named_chance", "phrase", "write_caption"]
+__all__ = [
+    "SURFACE_FORMS",
+    "concept_forms",
+    "full_caption",
+    "named_chance",
+    "phrase",
+    "singular_forms",
+    "write_caption",
+]
 
 SURFACE_FORMS: dict[str, tuple[tuple[str, str], ...]] = {
     "airplane": (("airplane", "airplanes"), ("plane", "planes"), ("jet", "jets")),
@@ -70,7 +78,7 @@ _ALONE = (
     "{0} in the distance",
     "view of {0}",
     "here is {0}",
-    "we saw {0} today",
+    "we saw {0}",
 )
 _TWO_THINGS = (
     "{0} and {1}",
@@ -105,9 +113,18 @@ _VAGUE = (
 )
 
 
+def singular_forms(label: str) -> list[str]:
+    """The singular words for ``label``, the label itself first."""
+    return [singular for singular, _ in SURFACE_FORMS[label]]
+
+
 def concept_forms() -> dict[str, list[str]]:
-    """label -> singular words a vocabulary may hold for it (plurals folded), the label first."""
-    return {label: [singular for singular, _ in SURFACE_FORMS[label]] for label in LABELS}
+    """label -> words a vocabulary may hold for it: singular forms, the label first, then plurals.
+
+    Vocabularies fold plurals; the irregular ones ("people", "cacti") are listed for those that do not.
+    """
+    plurals = {label: [plural for _, plural in SURFACE_FORMS[label]] for label in LABELS}
+    return {label: list(dict.fromkeys(singular_forms(label) + plurals[label])) for label in LABELS}
 
 
 def phrase(rng: np.random.Generator, label: str, count: int, adjectives: float = 0.25) -> str:

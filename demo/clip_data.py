@@ -11,10 +11,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from demo.captions import concept_forms, full_caption
+from demo.captions import concept_forms, full_caption, singular_forms
 from demo.scenes import LABELS, MINIMUM_SHARE, Scene, make_scene
 
-__all__ = ["TEST_STREAM", "TRAIN_STREAM", "SceneSet", "draw_set", "draw_view", "label_prompts", "write_texts"]
+__all__ = [
+    "TEST_STREAM",
+    "TRAIN_STREAM",
+    "SceneSet",
+    "draw_set",
+    "draw_view",
+    "label_prompts",
+    "neutral_texts",
+    "write_texts",
+]
 
 TRAIN_STREAM, TEST_STREAM = 11, 12
 """Second part of these scenes' seeds; the demo's pairs and evaluation scenes have others (demo.samples)."""
@@ -88,8 +97,53 @@ def write_texts(
 _NOTHING = np.zeros((0, 0), np.uint8)
 
 
+_NEUTRAL_WORDS = (
+    *(
+        "photo",
+        "picture",
+        "view",
+        "day",
+        "fine day",
+        "distance",
+        "today",
+        "weekend",
+        "mood",
+        "moment",
+        "memory",
+    ),
+    *(
+        "holiday",
+        "album",
+        "pair",
+        "couple",
+        "front",
+        "number",
+        "kind",
+        "part",
+        "time",
+        "thing",
+        "idea",
+        "image",
+    ),
+)
+
+
+def neutral_texts(rng: np.random.Generator, tokenizer: object, number: int) -> list[str]:
+    """Texts that say nothing about any scene: general words, and words drawn from the whole token table."""
+    forms = {word for words in concept_forms().values() for form in words for word in form.split()}
+    texts = []
+    while len(texts) < number:
+        if len(texts) % 2:
+            word = _NEUTRAL_WORDS[int(rng.integers(len(_NEUTRAL_WORDS)))]
+        else:
+            word = tokenizer.decode([int(rng.integers(320, 49_000))]).strip()
+        if word and word not in forms and word.removesuffix("s") not in forms:
+            texts.append(f"a photo of a {word}" if rng.random() < 0.7 else word)
+    return texts
+
+
 def label_prompts(rng: np.random.Generator | None = None, labels: Sequence[str] = LABELS) -> list[str]:
     """ "a photo of a {word}" for every label: the label itself, or with ``rng`` any of its words."""
-    forms = concept_forms()
-    words = [forms[n][0 if rng is None else int(rng.integers(len(forms[n])))] for n in labels]
+    forms = [singular_forms(label) for label in labels]
+    words = [words[0 if rng is None else int(rng.integers(len(words)))] for words in forms]
     return [f"a photo of a {word}" for word in words]

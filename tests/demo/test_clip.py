@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import demo
-from demo.clip_data import TEST_STREAM, draw_set, write_texts
+from configs.schema import ClipConfig
+from demo.clip_data import TEST_STREAM, draw_set, label_prompts, write_texts
 from demo.clip_quality import average_precision, measure_quality
 from demo.scenes import LABELS
-from demo.train_clip import main, matching_loss
+from demo.train_clip import LEAST_COSINE, NEUTRAL_COSINE, main, matching_loss, range_loss
+from models.clip import load_clip
 
 FOLDER = Path(demo.__file__).parent / "clip"
 WEIGHTS = FOLDER / "weights.safetensors"
@@ -41,6 +43,18 @@ def quality():
 def test_it_ranks_unseen_scenes_by_label(quality):
     assert quality.mean_average_precision > 0.6
     assert quality.mean_average_precision > 3 * quality.chance
+
+
+def test_cosines_are_positive_as_the_ranking_needs():
+    clip = load_clip(
+        ClipConfig(name=str(FOLDER / "model.json"), pretrained=str(WEIGHTS)), torch.device("cpu")
+    )
+    drawn = draw_set(8, TEST_STREAM, 60, 128, 1)
+    images = clip.encode_images(drawn.pictures).astype(np.float32)
+    cosines = images @ clip.encode_texts([*label_prompts(), "a photo of a day", "a photo of a piano"]).T
+    assert np.quantile(cosines, 0.001) > 0
+    labels, neutral = cosines[:, :-2], cosines[:, -2:]
+    assert neutral.std(0).max() < 0.5 * labels.std(0).mean()
 
 
 def test_its_nearest_scenes_show_the_same_labels(quality):
@@ -83,6 +97,18 @@ def test_matching_loss_equals_the_sum_written_out():
         torch.tensor(image), torch.tensor(text), torch.tensor(fits), torch.tensor(scale, dtype=torch.float64)
     )
     assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_range_loss_is_zero_only_where_cosines_are_where_they_should_be():
+    def with_cosine(value):
+        return torch.tensor([[value, (1 - value**2) ** 0.5]])
+
+    image = torch.tensor([[1.0, 0.0]])
+    assert range_loss(image, with_cosine(0.5), with_cosine(NEUTRAL_COSINE)).item() == pytest.approx(
+        0, abs=1e-10
+    )
+    low = range_loss(image, with_cosine(LEAST_COSINE - 0.3), with_cosine(NEUTRAL_COSINE + 0.2)).item()
+    assert low == pytest.approx(0.3**2 + 0.2**2, rel=1e-5)
 
 
 def test_training_texts_name_only_what_the_view_shows():
