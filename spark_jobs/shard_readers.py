@@ -193,7 +193,6 @@ def _read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     with filesystem.open_input_stream(path, buffer_size=1 << 20) as stream:
         name: str | None = None
         parts: dict[str, bytes | Problem] = {}
-        pending: list[Sample] = []
         try:
             with tarfile.open(fileobj=_Reader(stream), mode="r|*") as tar:
                 for member in tar:
@@ -206,13 +205,12 @@ def _read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
                         continue
                     full = f"{folder}/{stem}" if folder else stem
                     if full != name or suffix in parts:
-                        if name is not None and _is_sample(parts):
-                            pending.append(_assemble(name, parts))
+                        before, found = name, parts
                         name, parts = full, {}
+                        if before is not None and found:
+                            yield _assemble(before, found)
                     if suffix in (*_IMAGES, "txt", "json"):
                         parts[suffix] = _member_bytes(tar, member, limits, suffix)
-                    yield from pending
-                    pending.clear()
         except EOFError as error:
             raise tarfile.ReadError(f"unexpected end of data: {error}") from None
         except (tarfile.ReadError, OSError):
@@ -220,12 +218,8 @@ def _read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
             if name is not None and any(suffix in parts for suffix in _IMAGES) and "txt" in parts:
                 yield _assemble(name, parts)
             raise
-        if name is not None and _is_sample(parts):
+        if name is not None and parts:
             yield _assemble(name, parts)
-
-
-def _is_sample(parts: dict[str, bytes | Problem]) -> bool:
-    return bool(parts)
 
 
 def _member_bytes(
