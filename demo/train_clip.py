@@ -200,14 +200,14 @@ def _progress(step: int, steps: int, loss: float, batch_size: int, start: float)
 
 def save(model: torch.nn.Module, path: Path) -> None:
     """Write the weights as float16 safetensors (open_clip copies them into its float32 parameters)."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     state = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
     }
     temporary = path.with_suffix(".tmp")
-    save_file(state, temporary, metadata={"format": "pt"})
+    temporary.write_bytes(serialise(state, metadata={"format": "pt"}))
     temporary.replace(path)
 
 
@@ -225,7 +225,8 @@ demo's drawn world and nothing else, and is loaded by the same calls as `ViT-B-1
 Made by `make demo-clip` (`python -m demo.train_clip --scenes {options.scenes} --steps {options.steps}
 --batch-size {options.batch_size} --seed {options.seed}`) in {minutes:.0f} minutes on {torch.get_num_threads()} CPU
 threads, from drawn scenes whose captions name random parts of everything visible. Their seeds are not those of the
-demo's pairs or evaluation scenes.
+demo's pairs or evaluation scenes. Training again gives like figures, not the same bytes: the processor decides
+between float32 and bfloat16.
 
 Measured on {quality.scenes} unseen scenes after loading `weights.safetensors` ({path.stat().st_size / 1e6:.2f} MB)
 through open_clip:
