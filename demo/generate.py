@@ -44,11 +44,14 @@ class Parameters:
     seed: int = 0
 
 
+_NOT_OUTPUT = {"__main__.py", "clip_data.py", "clip_quality.py", "gap.py", "train_clip.py"}
+
+
 def _source_fingerprint() -> str:
     """Hash of the modules that decide what is drawn and written."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        if path.name not in ("train_clip.py", "gap.py", "__main__.py"):
+        if path.name not in _NOT_OUTPUT:
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
