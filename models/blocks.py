@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from models.cpu import Linear, self_attention, trains_on_cpu
+
 __all__ = ["Block", "CrossAttention", "Mlp", "SelfAttention", "drop_path", "quick_gelu"]
 
 LAYER_NORM_EPS = 1e-5
@@ -57,8 +59,8 @@ class Mlp(nn.Module):
         activation: Callable[[torch.Tensor], torch.Tensor] = functional.gelu,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -73,14 +75,17 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.causal = causal
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, N, width) -> (B, N, width)."""
         batch, length, width = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        qkv = self.qkv(x)
+        if trains_on_cpu(qkv):
+            return self.out(self_attention(qkv, self.heads, self.causal))
+        parts = qkv.view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
 
@@ -91,9 +96,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.kv = Linear(width, 2 * width)
+        self.out = Linear(width, width)
 
     def forward(self, queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """(B, M, width) and (B, N, width) -> (B, M, width)."""

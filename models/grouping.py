@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from models.blocks import LAYER_NORM_EPS, CrossAttention, Mlp
+from models.cpu import Linear
 
 __all__ = ["AssignAttention", "Grouping", "TokenMixer", "gumbel_noise", "hard_assignment"]
 
@@ -75,8 +76,8 @@ class AssignAttention(nn.Module):
         super().__init__()
         self.scale = width**-0.5
         self.gumbel = gumbel
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width)
+        self.q = Linear(width, width)
+        self.k = Linear(width, width)
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 

@@ -105,7 +105,7 @@ class Stage(nn.Module):
         tokens = torch.cat([segments, groups.to(segments.dtype)], dim=1)
         for block in self.blocks:
             tokens = block(tokens, generator)
-        segments, groups = tokens[:, :count], tokens[:, count:]
+        segments, groups = tokens.split([count, groups.shape[1]], dim=1)
         merged, soft_map = self.grouping(segments, groups, with_map, generator)
         return merged, groups, soft_map
 

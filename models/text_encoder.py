@@ -43,16 +43,12 @@ class TextEncoder(nn.Module):
 
     def _encode_by_length(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         """Texts of like length together, each group cut behind its longest text: the same features."""
-        groups = torch.div(ends, _LENGTH_STEP, rounding_mode="floor")
-        features, order = [], []
-        for group in groups.unique().tolist():
-            rows = (groups == group).nonzero().squeeze(1)
-            longest = int(ends[rows].max()) + 1
+        order = ends.argsort(stable=True)
+        features = []
+        for rows in order.split(_split_by_length((ends[order] + 1).tolist())):
+            longest = int(ends[rows[-1]]) + 1
             features.append(self._encode(tokens[rows, :longest], ends[rows]))
-            order.append(rows)
-        if len(features) == 1:
-            return features[0]
-        return torch.cat(features)[torch.cat(order).argsort()]
+        return torch.cat(features)[order.argsort()]
 
     def _encode(self, tokens: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
         x = self.tokens(tokens) + self.positions[: tokens.shape[-1]]
@@ -61,4 +57,19 @@ class TextEncoder(nn.Module):
         return self.norm(x[torch.arange(len(x), device=x.device), ends])
 
 
-_LENGTH_STEP = 16
+def _split_by_length(lengths: list[int]) -> list[int]:
+    """Ascending lengths -> the sizes of successive groups that are worth encoding apart.
+
+    A group of its own costs a pass over the layers' weights, so it must save some hundred tokens:
+    a cut is made, from the longest down, where cutting all shorter texts saves that many.
+    """
+    sizes: list[int] = []
+    end = len(lengths)
+    for row in range(len(lengths) - 1, 0, -1):
+        if row * (lengths[end - 1] - lengths[row - 1]) >= _TOKENS_WORTH_A_PASS:
+            sizes.append(end - row)
+            end = row
+    return [end, *reversed(sizes)]
+
+
+_TOKENS_WORTH_A_PASS = 400
