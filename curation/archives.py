@@ -111,7 +111,7 @@ def _to_batch(
 ) -> pa.RecordBatch:
     archive = ranked.concepts
     if options.clusters:
-        clusters = cluster_archives(archive, index.concept_embeddings, options.seed)
+        clusters = cluster_archives(archive, index.concept_embeddings)
     else:
         clusters = own_clusters(archive)
     found = rows >= 0

@@ -18,7 +18,9 @@ def ragged_slots(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """
     total = int(lengths.sum())
     ends = np.cumsum(lengths)
-    return np.arange(total, dtype=np.int64) + np.repeat(np.asarray(starts, np.int64) - (ends - lengths), lengths)
+    return np.arange(total, dtype=np.int64) + np.repeat(
+        np.asarray(starts, np.int64) - (ends - lengths), lengths
+    )
 
 
 @dataclass(frozen=True)
@@ -50,19 +52,26 @@ class Csr:
 
     def to_lists(self) -> list[list[int]]:
         """Python lists, for tests and messages."""
-        return [self.values[start:end].tolist() for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)]
+        return [
+            self.values[start:end].tolist()
+            for start, end in zip(self.offsets[:-1], self.offsets[1:], strict=True)
+        ]
 
     def to_list_array(self) -> pa.ListArray:
         """As Arrow list<value>; the values are not copied."""
         if len(self.values) > np.iinfo(np.int32).max:
-            raise ValueError(f"{len(self.values)} values do not fit one Arrow list array; use smaller batches")
+            raise ValueError(
+                f"{len(self.values)} values do not fit one Arrow list array; use smaller batches"
+            )
         return pa.ListArray.from_arrays(pa.array(self.offsets.astype(np.int32)), pa.array(self.values))
 
     @staticmethod
     def from_list_array(column: pa.ListArray | pa.ChunkedArray) -> Csr:
         """From an Arrow list column; null lists are empty."""
         if isinstance(column, pa.ChunkedArray):
-            return concatenate([Csr.from_list_array(chunk) for chunk in column.chunks] or [Csr.from_lists([])])
+            return concatenate(
+                [Csr.from_list_array(chunk) for chunk in column.chunks] or [Csr.from_lists([])]
+            )
         if column.null_count:
             column = column.fill_null([])
         # A sliced array keeps its parent's values: offsets count from there.

@@ -157,9 +157,9 @@ def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def _log_share(
     found: Candidates, rows: np.ndarray, similarities: np.ndarray, temperature: float
 ) -> np.ndarray:
-    masked = np.where(rows >= 0, similarities.astype(np.float64), -np.inf)
-    best = masked.max(axis=1, keepdims=True)
-    votes = np.exp(temperature * (masked - np.where(np.isfinite(best), best, 0.0)))
+    present = rows >= 0
+    best = np.where(present, similarities, np.finfo(np.float32).min).max(axis=1, keepdims=True)
+    votes = np.where(present, np.exp(temperature * np.where(present, similarities - best, 0.0)), 0.0)
     total = votes.sum(axis=1)
     share = np.add.reduceat(votes.ravel()[found.neighbours], found.starts) / total[found.anchors]
     return np.log(np.maximum(share, np.finfo(np.float32).tiny))

@@ -1,0 +1,230 @@
+"""The vectorised rankings against the formulas, written out in tests/curation/naive.py."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from configs.errors import UserError
+from curation.csr import Csr
+from curation.index import OpenIndex, caption_cosines
+from curation.ranking import rank
+from tests.curation import naive
+from tests.curation.synthetic import unit
+
+
+def index_of(
+    captions: list[list[int]],
+    images: np.ndarray,
+    concept_embeddings: np.ndarray,
+    mean: np.ndarray | None = None,
+    std: np.ndarray | None = None,
+) -> OpenIndex:
+    """What ranking reads of an index, in memory."""
+    count, d = concept_embeddings.shape
+    lists = Csr.from_lists(captions)
+    return OpenIndex(
+        folder=Path("memory"),
+        kind="flat",
+        d=d,
+        rows=len(images),
+        splits=[],
+        keys=pa.array([str(row) for row in range(len(images))], pa.large_string()),
+        key_hashes=np.zeros(len(images), np.uint64),
+        captions=lists,
+        cosines=caption_cosines(images, lists, concept_embeddings),
+        concepts=pa.array([f"c{number}" for number in range(count)]),
+        concept_embeddings=concept_embeddings,
+        cosine_mean=np.zeros(count, np.float32) if mean is None else mean,
+        cosine_std=np.ones(count, np.float32) if std is None else std,
+        metadata={},
+    )
+
+
+def random_case(rng: np.random.Generator) -> tuple[OpenIndex, np.ndarray, np.ndarray, np.ndarray]:
+    """A small corpus with everything that can go wrong: no concepts, missing neighbours, L = 1, ties."""
+    rows, d = int(rng.integers(1, 30)), int(rng.choice([3, 8, 32]))
+    concepts, batch, neighbours = (int(rng.integers(1, high)) for high in (40, 9, 12))
+    captions = [
+        rng.permutation(concepts)[: rng.integers(0, 7)].tolist() if rng.random() < 0.8 else []
+        for _ in range(rows)
+    ]
+    images = unit(rng.normal(size=(rows, d)) + 1).astype(np.float16)
+    embeddings = unit(rng.normal(size=(concepts, d)) + 1)
+    if rng.random() < 0.3 and concepts > 1:
+        embeddings[1] = embeddings[0]  # equal scores are possible
+    std = np.abs(rng.normal(size=concepts)).astype(np.float32) * (rng.random(concepts) < 0.9)
+    mean = rng.normal(size=concepts).astype(np.float32)
+    index = index_of(captions, images, embeddings, mean, std.astype(np.float32))
+    anchors = unit(rng.normal(size=(batch, d)) + 1)
+    chosen = np.stack([rng.permutation(max(rows, neighbours))[:neighbours] for _ in range(batch)])
+    chosen = np.where((chosen < rows) & (rng.random(chosen.shape) < 0.9), chosen, -1).astype(np.int64)
+    similarities = np.where(chosen >= 0, rng.random(chosen.shape), 0).astype(np.float32)
+    return index, anchors, chosen, similarities
+
+
+def cosine_of(index: OpenIndex, anchor: np.ndarray):
+    """The reference's s(t, x): from the index for its images, in double precision for the anchor."""
+
+    def cosine(concept: int, row: int | None) -> float:
+        if row is None:
+            return naive.dot(anchor.astype(float), index.concept_embeddings[concept].astype(float))
+        caption = index.captions.to_lists()[row]
+        return float(index.cosines[index.captions.offsets[row] + caption.index(concept)])
+
+    return cosine
+
+
+def assert_same(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> None:
+    """Equal scores to 1e-5 of their size, and an order that differs only among such equal scores."""
+    assert dict(found).keys() == dict(expected).keys()
+    wanted = dict(expected)
+    for concept, score in found:
+        assert score == pytest.approx(wanted[concept], rel=1e-5, abs=1e-5)
+    in_found_order = [wanted[concept] for concept, _ in found]
+    for better, worse in pairwise(in_found_order):
+        assert better >= worse - 2e-5 * max(1.0, abs(worse))
+
+
+def ranked_lists(
+    index, anchors, rows, similarities, ranking: str, **options
+) -> list[list[tuple[int, float]]]:
+    ranked = rank(index, anchors, rows, similarities, ranking, **options)
+    assert len(ranked.concepts) == len(anchors)
+    edges = ranked.concepts.offsets
+    return [
+        list(zip(ranked.concepts.values[a:b].tolist(), ranked.scores[a:b].tolist(), strict=True))
+        for a, b in pairwise(edges)
+    ]
+
+
+def mean_is_away_from_zero(index: OpenIndex, anchor: np.ndarray, rows: np.ndarray) -> bool:
+    """The formula divides by means of cosines: near 0 no float32 input determines the quotient."""
+    cosine, captions = cosine_of(index, anchor), index.captions.to_lists()
+    q = {
+        concept: [cosine(concept, row) for row in rows if row >= 0 and concept in captions[row]]
+        + [cosine(concept, None)]
+        for concept in naive.candidates(captions, rows)
+    }
+    return all(abs(np.mean(values)) > 0.02 for values in q.values()) and (
+        not q or abs(max(max(values) for values in q.values())) > 0.02
+    )
+
+
+@pytest.mark.parametrize("ranking", ["paper", "compat"])
+def test_scores_equal_the_formula_on_random_corpora(ranking):
+    rng = np.random.default_rng(3)
+    compared = empty = missing = single = 0
+    for _ in range(150):
+        index, anchors, rows, similarities = random_case(rng)
+        found = ranked_lists(index, anchors, rows, similarities, ranking)
+        for number, anchor in enumerate(anchors):
+            if mean_is_away_from_zero(index, anchor, rows[number]):
+                expected = naive.paper(
+                    index.captions.to_lists(), rows[number].tolist(), cosine_of(index, anchor)
+                )
+                assert_same(found[number], expected)
+                compared, empty = compared + 1, empty + (not expected)
+                missing, single = missing + (-1 in rows[number]), single + (rows.shape[1] == 1)
+    assert compared > 300
+    assert min(empty, missing, single) > 10
+
+
+def test_calibrated_scores_equal_the_formula_on_random_corpora():
+    rng = np.random.default_rng(4)
+    compared = 0
+    for _ in range(150):
+        index, anchors, rows, similarities = random_case(rng)
+        weight, temperature = float(rng.choice([0, 0.5, 2])), float(rng.choice([0, 5, 20]))
+        found = ranked_lists(
+            index, anchors, rows, similarities, "calibrated", z_weight=weight, vote_temperature=temperature
+        )
+        for number, anchor in enumerate(anchors):
+            expected = naive.calibrated(
+                index.captions.to_lists(),
+                rows[number].tolist(),
+                similarities[number].tolist(),
+                cosine_of(index, anchor),
+                index.cosine_mean.tolist(),
+                index.cosine_std.tolist(),
+                weight,
+                temperature,
+            )
+            # z divides a float32 cosine by the concept's spread: compare where that keeps five digits.
+            spread = [index.cosine_std[concept] for concept, _ in expected]
+            if all(value == 0 or value > 0.05 for value in spread):
+                assert_same(found[number], expected)
+                compared += 1
+    assert compared > 300
+
+
+def worked_example() -> tuple[OpenIndex, np.ndarray, np.ndarray]:
+    """method.md: E = {a, b}, {a}, {}; s(a,.) = 0.20, 0.30, anchor 0.25; s(b,.) = 0.10, anchor 0.20."""
+    images = np.array([[0.20, 0.10], [0.30, 0.0], [0.0, 0.0]], np.float32)
+    index = index_of([[0, 1], [0], []], images, np.eye(2, dtype=np.float32))
+    return index, np.array([[0.25, 0.20]], np.float32), np.array([[0, 1, 2]])
+
+
+def test_worked_example_of_the_method():
+    index, anchor, rows = worked_example()
+    ((best, second),) = ranked_lists(index, anchor, rows, np.ones((1, 3), np.float32), "paper")
+    assert best[0] == 1
+    assert best[1] == pytest.approx(0.20 / 0.30 + 0.20 / 0.15, abs=1e-6)
+    assert second[0] == 0
+    assert second[1] == pytest.approx(0.25 / 0.30 + 0.25 / 0.25, abs=1e-6)
+
+
+def test_anchor_among_its_neighbours_is_counted_twice_in_the_mean():
+    """The released code's D7: with the anchor as row 3, b's mean is (0.10 + 2 x 0.20) / 3."""
+    images = np.array([[0.20, 0.10], [0.30, 0.0], [0.0, 0.0], [0.25, 0.20]], np.float32)
+    index = index_of([[0, 1], [0], [], [1]], images, np.eye(2, dtype=np.float32))
+    anchor, rows = np.array([[0.25, 0.20]], np.float32), np.array([[3, 0, 1]])
+    (found,) = ranked_lists(index, anchor, rows, np.ones((1, 3), np.float32), "compat")
+    scores = dict(found)
+    assert scores[1] == pytest.approx(0.20 / 0.30 + 0.20 / (0.50 / 3), abs=1e-6)
+    assert scores[0] == pytest.approx(0.25 / 0.30 + 0.25 / 0.25, abs=1e-6)
+
+
+def test_equal_scores_come_in_the_order_of_concept_ids():
+    embeddings = np.tile(unit(np.ones((1, 4))), (5, 1))
+    index = index_of([[4, 1, 3], [0, 2]], unit(np.ones((2, 4))), embeddings)
+    ranked = rank(index, unit(np.ones((1, 4))), np.array([[0, 1]]), np.ones((1, 2), np.float32))
+    assert ranked.concepts.values.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_no_neighbours_give_an_empty_archive():
+    index, anchor, _ = worked_example()
+    for ranking in ("paper", "calibrated"):
+        ranked = rank(index, anchor, np.array([[-1, -1]]), np.zeros((1, 2), np.float32), ranking)
+        assert ranked.concepts.to_lists() == [[]]
+
+
+def test_top_keeps_the_best():
+    index, anchor, rows = worked_example()
+    ranked = rank(index, np.repeat(anchor, 2, 0), np.repeat(rows, 2, 0), np.ones((2, 3), np.float32)).top(1)
+    assert ranked.concepts.to_lists() == [[1], [1]]
+    assert ranked.scores == pytest.approx([2.0, 2.0], abs=1e-6)
+
+
+def test_a_batch_ranks_as_its_images_one_by_one():
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        index, anchors, rows, similarities = random_case(rng)
+        for ranking in ("paper", "calibrated"):
+            whole = rank(index, anchors, rows, similarities, ranking)
+            parts = [
+                rank(index, anchors[i : i + 1], rows[i : i + 1], similarities[i : i + 1], ranking)
+                for i in range(len(anchors))
+            ]
+            assert whole.scores.tobytes() == b"".join(part.scores.tobytes() for part in parts)
+            assert whole.concepts.to_lists() == [part.concepts.to_lists()[0] for part in parts]
+
+
+def test_unknown_ranking_names_the_known_ones():
+    index, anchor, rows = worked_example()
+    with pytest.raises(UserError, match="paper, calibrated, compat"):
+        rank(index, anchor, rows, np.ones((1, 3), np.float32), "best")
