@@ -3,7 +3,6 @@ SHELL := /bin/bash
 VENV ?= .venv
 CONFIG ?= configs/demo.yaml
 ARGS ?=
-NP ?= 1
 BIN := $(CURDIR)/$(VENV)/bin
 # Spark's Python workers and horovodrun's processes take `python` from here.
 export PATH := $(BIN):$(PATH)
@@ -16,7 +15,7 @@ SUBMIT ?= spark-submit
 
 ##@ The two that do everything
 .PHONY: demo
-demo: setup ## set up, then curation, training and evaluation on generated scenes; ends with a report
+demo: setup ## set up, then the whole curation on generated scenes; ends with a report
 	@python -m demo $(ARGS)
 
 .PHONY: test
@@ -62,22 +61,12 @@ explain: setup ## one pair's archive in the terminal (KEY=corpus/shard/sample)
 doctor: setup ## check driver, executors, GPUs, workspace, model before a long run
 	@$(SUBMIT) spark_jobs/doctor.py --config $(CONFIG) $(ARGS)
 
-.PHONY: train evaluate
-train: setup ## GroupViT on training_set (NP=2: two Horovod processes)
-	@python -m training.launch -np $(NP) --config $(CONFIG) $(ARGS)
-evaluate: setup ## zero-shot mIoU (ARGS="--checkpoint C --benchmark voc --data ROOT")
-	@python -m evaluation.evaluate $(ARGS)
-
 ##@ For developers
-.PHONY: bench demo-clip cluster-test fault-test format
-bench: setup ## benchmarks: our rates against references, in one run each
-	@python -m tests.benchmarks.run $(ARGS)
+.PHONY: bench demo-clip format
+bench: setup ## our GroupViT step against Hugging Face's
+	@python -m tests.benchmarks.bench_groupvit $(ARGS)
 demo-clip: setup ## train the demo's tiny CLIP again
 	@python -m demo.train_clip $(ARGS)
-cluster-test: setup ## the whole pipeline on a standalone master and two workers on this machine
-	@python -m pytest -q tests/faults/test_cluster.py $(ARGS)
-fault-test: setup ## kill, fill, poison: prints a table of faults and verdicts
-	@python -m tests.faults.run $(ARGS)
 format: setup ## ruff --fix and ruff format
 	@ruff check --fix . ; ruff format .
 

@@ -1,4 +1,4 @@
-"""`make demo`: scenes, curation, training, evaluation and report, each by its real entry.
+"""`make demo`: scenes, curation and report, each by its real entry.
 
 Every step is the command that a user would type; it is printed before it runs. The summary of the whole
 lands in `workspace/demo/summary.json`.
@@ -41,9 +41,6 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other scenes")
     parser.add_argument(
-        "--curation-only", action="store_true", help="stop after the archives and their report"
-    )
-    parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="configuration overrides, passed to every step"
     )
     arguments = parser.parse_args(argv)
@@ -75,12 +72,7 @@ def main(argv: list[str]) -> int:
     summary["seconds"]["generate"] = seconds["generate"]
     summary["seconds"]["curation, with Spark's start"] = seconds["curate"]
     _store(config, summary)
-    if not arguments.curation_only:
-        step("train", ["python", "-m", "training.train", *common])
-        step("evaluate", ["python", "-m", "evaluation.evaluate", *_evaluate_arguments(config, source)])
-        summary["seconds"].update({name: seconds[name] for name in ("train", "evaluate")})
-        summary.update(_model_summary(config))
-        _store(config, summary)
+    _store(config, summary)
     step("report", ["python", "-m", "spark_jobs.report", *common])
     _show(summary, config, time.monotonic() - started)
     return 0
@@ -98,6 +90,7 @@ def _resolved(command: list[str]) -> list[str]:
 def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     environment.setdefault("PYSPARK_PYTHON", sys.executable)
+    environment.setdefault("SPARK_CONF_DIR", str(Path("cluster_configs/local").resolve()))
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     return environment
 
@@ -112,19 +105,6 @@ def _curation_summary(config: CocuConfig, source: Path) -> dict[str, Any]:
     )
     summary["gap"] = measure_gap(rows, source / "truth.jsonl", source / "concepts.json")
     return summary
-
-
-def _evaluate_arguments(config: CocuConfig, source: Path) -> list[str]:
-    checkpoint = str(Path(config.workspace) / "training" / "last.pt")
-    out = str(Path(config.workspace) / "evaluation")
-    return ["--checkpoint", checkpoint, "--benchmark", "demo", "--data", str(source), "--out", out]
-
-
-def _model_summary(config: CocuConfig) -> dict[str, Any]:
-    workspace = Path(config.workspace)
-    training = json.loads((workspace / "training" / "summary.json").read_text(encoding="utf-8"))
-    evaluation = json.loads((workspace / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    return {"training": training, "evaluation": evaluation}
 
 
 def _store(config: CocuConfig, summary: dict[str, Any]) -> None:
