@@ -93,9 +93,16 @@ def _build(path: str | os.PathLike[str], content: Mapping[str, Any]) -> GroupViT
         config = GroupViTConfig.from_dict(content["config"])
     except (UserError, TypeError) as error:
         raise UserError(f"{path}: {error}") from error
+    tensors = content["model"]
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(value, torch.Tensor) for value in tensors.values()
+    ):
+        raise UserError(
+            f"{path}: its entry 'model' is not a table of tensors; use a file that save_model wrote"
+        )
     model = GroupViT(config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in content["model"].items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         name = wrong[0]
@@ -103,7 +110,7 @@ def _build(path: str | os.PathLike[str], content: Mapping[str, Any]) -> GroupViT
             f"{path}: {len(wrong)} tensors do not fit its configuration, first {name}: "
             f"{found.get(name, 'missing')} in the file, {expected.get(name, 'none')} in the model; use a whole file"
         )
-    model.load_state_dict(content["model"])
+    model.load_state_dict(tensors)
     return model
 
 
