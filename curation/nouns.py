@@ -27,8 +27,11 @@ _ING_THINGS = frozenset(
     "outcropping clearing plumbing gathering lightning pudding plaything roofing earring seating flowering "
     "offspring wiring scaffolding fencing decking crossing covering marking etching engraving".split()
 )
+_PLAIN_THINGS = frozenset({"orange", "light", "square"})  # plain adjectives that are things as well
 # Activities that begin the name of a thing though the tagger calls them verbs.
-_ING_KINDS = frozenset("swimming washing rocking ironing mixing sewing sleeping racing steering".split())
+_ING_KINDS = frozenset(
+    "swimming washing rocking ironing mixing sewing sleeping racing steering folding".split()
+)
 # After a singular noun these are what it does, not a second noun ("dog jumps", "street lights").
 _DEEDS = frozenset(
     "jumps leaps smiles rides walks runs stands looks waits dances laughs skates races climbs plays poses rests kicks "
@@ -38,35 +41,11 @@ _DEEDS = frozenset(
 )
 # Plain adjective and noun that together are one thing.
 _FIXED = frozenset(
-    {
-        "hot dog",
-        "hot air balloon",
-        "black bear",
-        "brown bear",
-        "red fox",
-        "red panda",
-        "high chair",
-        "high heel",
-    }
-    | {
-        "soft drink",
-        "red wine",
-        "white wine",
-        "blue jay",
-        "great dane",
-        "french fry",
-        "hard hat",
-        "open sign",
-    }
-    | {
-        "double bed",
-        "hot tub",
-        "hot chocolate",
-        "black board",
-        "white board",
-        "green bean",
-        "golden retriever",
-    }
+    "hot dog,hot air balloon,black bear,brown bear,polar bear,red fox,red panda,high chair,high heel,soft drink,"
+    "red wine,white wine,blue jay,great dane,french fry,hard hat,double decker,double decker bus,double bed,hot tub,"
+    "hot chocolate,black board,white board,green bean,golden retriever,open fire,wet suit,wide receiver".split(
+        ","
+    )
 )
 
 
@@ -117,37 +96,49 @@ def _kinds(words: list[str]) -> str:
 
 
 def _kind(words: list[str], labels: list[str], place: int, before: str) -> str:
-    word, label, following = words[place], labels[place], labels[place + 1]
-    if word in _NEVER or any(letter.isdigit() for letter in word):
-        return "X"
-    if word in _ALWAYS:
-        return "N"
-    goes_on = following.startswith(("NN", "JJ"))
-    if word in plain_adjectives():
-        return "P" if goes_on or not _is_thing_here(words, labels, place, before) else "N"
-    if word.endswith("ing") and word not in _ING_THINGS and word not in lemmas(word, "VERB")[:1]:
-        return _kind_of_ing(word, label, goes_on)
-    if label.startswith("NN"):
-        return "N" if word in lexicon or lemmas(word, "NOUN") or not lemmas(word, "VERB") else "X"
-    if _is_thing_here(words, labels, place, before) and not goes_on:
-        return "N"
+    word, label = words[place], labels[place]
+    sort = _sort(word)
+    if sort in "XN":
+        return sort
+    goes_on = labels[place + 1].startswith(("NN", "JJ"))
+    noun = label.startswith("NN")
+    if sort == "P":
+        return "N" if word in _PLAIN_THINGS and not goes_on else "P"
+    if sort == "G":
+        return "G" if goes_on and (noun or word in _ING_KINDS) else "X"
+    if noun or (sort == "H" and not goes_on):
+        return "N" if sort != "V" else "X"
+    if label.startswith(("VB", "JJ")) and _is_thing_here(words, labels, place, before):
+        if not goes_on:
+            return "N"
+        if label == "VB":  # "a stop sign"
+            return "G"
     return "A" if label == "JJ" else "X"
 
 
-def _kind_of_ing(word: str, label: str, goes_on: bool) -> str:
-    if goes_on and (label.startswith("NN") or word in _ING_KINDS):
+@lru_cache(maxsize=1 << 18)
+def _sort(word: str) -> str:
+    """What the word alone decides: X never a noun, N always, P plain adjective, G activity, V only a verb,
+    H a hyphenated word that ends in a noun, W none of these."""
+    if word in _NEVER or any(letter.isdigit() for letter in word):
+        return "X"
+    if fold(word) in _ALWAYS or word in _ING_THINGS:
+        return "N"
+    if word in plain_adjectives():
+        return "P"
+    last = word.rpartition("-")[2]
+    if last != word and lexicon.get(last, "").startswith("NN"):
+        return "H"
+    verb = lemmas(word, "VERB")
+    if word.endswith("ing") and verb and word not in verb[:1]:
         return "G"
-    return "N" if label.startswith("NN") and not lemmas(word, "VERB") else "X"
+    return "V" if verb and word not in lexicon and not lemmas(word, "NOUN") else "W"
 
 
 def _is_thing_here(words: list[str], labels: list[str], place: int, before: str) -> bool:
     """A word tagged as verb or adjective stands where only a noun can: "a sink", "two bears", "teddy bear"."""
     label = labels[place]
-    if label.startswith("NN"):
-        return True
-    if place == 0 or not label.startswith(("VB", "JJ")) or label in ("VBD", "VBN", "VBG"):
-        return False
-    if not lemmas(words[place], "NOUN"):
+    if place == 0 or label in ("VBD", "VBN", "VBG") or not lemmas(words[place], "NOUN"):
         return False
     if before == "N":  # a verb after a singular noun would end in s
         return label in ("VB", "VBP") and fold(words[place - 1]) == words[place - 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -29,6 +30,7 @@ __all__ = [
 
 _HERE = Path(__file__).parent
 _Words = tuple[str, ...]
+_FRAGMENT = 0.85  # share of a part's captions that have the longer phrase
 
 
 def count_batch(captions: pa.Array | Sequence[str | None], max_words: int = 4) -> pa.RecordBatch:
@@ -54,8 +56,9 @@ def select(
 ) -> list[tuple[str, int]]:
     """The vocabulary: what is frequent enough, no stop word, not held out; most frequent first, ties by name.
 
-    Concepts that are the same to the extraction ("T-shirt" and "t shirts") become one, under the name that is
-    more frequent (of equals, the first), with the counts added. A phrase goes too if its last word is a stop word ("side view").
+    Concepts that are the same to the extraction ("T-shirt" and "t shirts") become one, with the counts added,
+    under the more frequent name. A phrase goes too if its last word is a stop word ("side view"), and a mined
+    piece that hardly occurs outside one longer phrase ("decker bus", the "polar" of "polar bear").
     ``hold_out`` holds words, phrases or benchmark names (:func:`benchmark_classes`); a concept is held out if
     it has one of them as whole words ("dining table" for "table").
 
@@ -63,12 +66,15 @@ def select(
         UserError: an entry of ``hold_out`` that looks like a misspelt benchmark.
     """
     stops = _stop_words() | {fold_phrase(word) for word in stop_words}
+    merged = _merged(counts)
+    fragments = set() if keep_order else _fragments(dict(merged))
     held = _held_out(hold_out)
     longest = max((len(words) for words in held), default=0)
     chosen = [
         (concept, count)
-        for concept, count in _merged(counts)
+        for concept, count in merged
         if count >= min_count
+        and concept not in fragments
         and fold_phrase(concept) not in stops
         and fold(concept.rpartition(" ")[2].lower()) not in stops
         and not _holds(tuple(match_words(concept)), held, longest)
@@ -87,6 +93,19 @@ def _merged(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
         if words not in names or count > names[words][1]:
             names[words] = (concept, count)
     return [(name, totals[words]) for words, (name, _) in names.items()]
+
+
+def _fragments(counts: dict[str, int]) -> set[str]:
+    """Parts of phrases, last words aside, that stand for themselves in few captions."""
+    found = set()
+    for phrase, count in counts.items():
+        words = phrase.split(" ")
+        for size in range(1, len(words)):
+            for start in range(len(words) - size + (size > 1)):
+                part = " ".join(words[start : start + size])
+                if count >= _FRAGMENT * counts.get(part, math.inf):
+                    found.add(part)
+    return found
 
 
 def _holds(words: _Words, held: set[_Words], longest: int) -> bool:
@@ -109,7 +128,13 @@ def _held_out(entries: Sequence[str]) -> set[_Words]:
             hint = f"; did you mean '{near[0]}'?" if near else f"; benchmarks: {', '.join(classes)}"
             raise UserError(f"concepts.hold_out: '{entry}' is neither a word nor a benchmark{hint}")
         phrases.append(entry)
-    return {tuple(match_words(phrase)) for phrase in phrases if tokens(phrase)}
+    return {words for phrase in phrases for words in _forms(phrase)}
+
+
+def _forms(phrase: str) -> list[_Words]:
+    """The phrase as it is compared, and its plural where the dictionaries do not know that it is one."""
+    words = tuple(match_words(phrase))
+    return [words, (*words[:-1], fold(f"{words[-1]}s"))] if words else []
 
 
 def read_vocabulary(path: str) -> list[str]:

@@ -88,10 +88,12 @@ def fold(word: str) -> str:
 
 
 def _stripped(word: str) -> str:
-    """For plurals that one dictionary knows and the other does not ("pans"): the tagger's stem."""
-    if word.endswith("s") and lexicon.get(word) == "NNS" and lexicon.get(word[:-1], "").startswith("NN"):
-        return word[:-1]
-    return word
+    """For plurals that the dictionary lacks ("pans", "ashcans"): without the s, if that leaves a noun."""
+    stem = word[:-1]
+    if not word.endswith("s") or len(stem) < 3 or stem[-1] in "sui" or lexicon.get(word, "NNS") != "NNS":
+        return word
+    known = lexicon.get(stem, "").startswith("NN") or stem in lemmas(stem, "NOUN")
+    return stem if known else word
 
 
 def fold_phrase(phrase: str) -> str:
