@@ -20,7 +20,7 @@ import pyarrow.fs as pafs
 
 from configs.errors import UserError
 
-__all__ = ["expand", "expand_braces", "join", "list_folder", "resolve"]
+__all__ = ["expand", "expand_braces", "is_readable", "join", "list_folder", "resolve"]
 
 _S3 = ("s3", "s3a", "s3n")
 _HDFS = ("hdfs", "viewfs")
@@ -100,6 +100,18 @@ def list_folder(filesystem: pafs.FileSystem, path: str, recursive: bool = False)
     """What is in a folder, sorted by path; nothing if it does not exist."""
     selector = pafs.FileSelector(path, recursive=recursive, allow_not_found=True)
     return sorted(filesystem.get_file_info(selector), key=lambda info: info.path)
+
+
+def is_readable(address: str) -> bool:
+    """Whether every byte of a file can be read: tells a store that fails from a file that is damaged."""
+    filesystem, path = resolve(address)
+    try:
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            while stream.read(1 << 20):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def expand(pattern: str) -> list[str]:

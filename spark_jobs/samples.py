@@ -15,6 +15,7 @@ __all__ = [
     "CAPTIONS",
     "IMAGES",
     "MOST_JSON_BYTES",
+    "LazyImage",
     "Sample",
     "assemble",
     "sample_name",
