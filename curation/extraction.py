@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.csr import Csr
-from curation.words import fold, tokens
+from curation.words import match_words
 
 __all__ = ["Extractor"]
 
@@ -31,8 +31,8 @@ class Extractor:
         self._count = len(concepts)
         for number, concept in enumerate(concepts):
             node = self._root
-            for word in tokens(concept):
-                node = node.setdefault(fold(word), {})
+            for word in match_words(concept):
+                node = node.setdefault(word, {})
             if node is not self._root:
                 node.setdefault(_END, number)  # type: ignore[arg-type]
 
@@ -40,14 +40,18 @@ class Extractor:
         return self._count
 
     def extract(self, captions: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> Csr:
-        """Ids of each caption's concepts, in the order of their first words, shorter before longer, each once."""
+        """Ids of each caption's concepts, in the order of their first words, shorter before longer, each once.
+
+        All word n-grams that are concepts count, also one inside another ("traffic light" and "light").
+        A null caption has none.
+        """
         lists = captions.to_pylist() if isinstance(captions, (pa.Array, pa.ChunkedArray)) else captions
         root = self._root
         ids: list[int] = []
         offsets = np.zeros(len(lists) + 1, np.int64)
         for row, caption in enumerate(lists):
             if caption:
-                words = [fold(word) for word in tokens(caption)]
+                words = match_words(caption)
                 found: dict[int, None] = {}
                 for start, word in enumerate(words):
                     node = root.get(word)

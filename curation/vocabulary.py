@@ -1,26 +1,25 @@
-"""The concept vocabulary V: nouns and noun phrases of captions, or a user's list.
-
-The tagger is Pattern's lexicon and rules as TextBlob ships them: both work offline with what their
-wheels hold.
-"""
+"""The concept vocabulary V: counted nouns and noun phrases of captions, or a user's list."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from textblob.en import tag
 
 from configs.errors import UserError
-from curation.words import fold, fold_phrase, tokens
+from curation.nouns import noun_phrases, word_list
+from curation.words import fold, fold_phrase, match_words, tokens
 
 __all__ = [
     "benchmark_classes",
+    "class_names",
     "count_batch",
     "leak_report",
     "noun_phrases",
@@ -30,52 +29,8 @@ __all__ = [
 ]
 
 _HERE = Path(__file__).parent
-# The tagger's mistakes on words that captions are full of.
-_NOT_NOUNS = frozenset("top s t re ve ll m d".split())
-_NOUNS = frozenset("t-shirt stop goal yoga sushi".split())
-
-
-def noun_phrases(caption: str, max_words: int = 4) -> list[str]:
-    """Nouns and noun phrases of a caption, singular, lower case, in order, each once.
-
-    A phrase is up to ``max_words`` words that follow each other: nouns, with at most one adjective in
-    front ("hot air balloon"); adjectives of colour, size, number and judgement make none ("green
-    grass" is grass).
-    """
-    words = tokens(caption)
-    if not words:
-        return []
-    kinds = [_kind(word, label) for word, label in zip(words, _labels(words), strict=True)]
-    found: dict[str, None] = {}
-    for end, kind in enumerate(kinds):
-        if kind != "N":
-            continue
-        head = fold(words[end])
-        if len(head) > 1 and not head.isdigit():
-            found[head] = None
-        for start in range(end - 1, max(-1, end - max_words), -1):
-            if kinds[start] not in "NA" or words[start].isdigit():
-                break
-            found[
-                " ".join([*(fold(word) if kinds[start] == "N" else word for word in words[start:end]), head])
-            ] = None
-            if kinds[start] == "A":
-                break
-    return list(found)
-
-
-def _labels(words: list[str]) -> list[str]:
-    tagged = tag(" ".join(words), tokenize=False)
-    if len(tagged) != len(words):  # the tagger took something for two words
-        return [label for word in words for _, label in tag(word, tokenize=False)[:1] or [(word, "NN")]]
-    return [label for _, label in tagged]
-
-
-def _kind(word: str, label: str) -> str:
-    """N for a noun, A for an adjective that may begin a phrase, X for anything else."""
-    if word in _NOUNS or (label.startswith("NN") and word not in _NOT_NOUNS):
-        return "N"
-    return "A" if label == "JJ" and word not in _plain_adjectives() and word not in _NOT_NOUNS else "X"
+_Words = tuple[str, ...]
+_FRAGMENT = 0.85  # share of a part's captions that have the longer phrase
 
 
 def count_batch(captions: pa.Array | Sequence[str | None], max_words: int = 4) -> pa.RecordBatch:
@@ -101,30 +56,59 @@ def select(
 ) -> list[tuple[str, int]]:
     """The vocabulary: what is frequent enough, no stop word, not held out; most frequent first, ties by name.
 
-    A phrase goes too if its last word is a stop word ("side view"). ``hold_out`` holds words, phrases or
-    benchmark names (:func:`benchmark_classes`); a concept is held out if it has one of them as whole
-    words ("dining table" for "table").
+    Concepts that are the same to the extraction ("T-shirt" and "t shirts") become one, with the counts added,
+    under the more frequent name. A phrase goes too if its last word is a stop word ("side view"), and a mined
+    piece that hardly occurs outside one longer phrase ("decker bus", the "polar" of "polar bear").
+    ``hold_out`` holds words, phrases or benchmark names (:func:`benchmark_classes`); a concept is held out if
+    it has one of them as whole words ("dining table" for "table").
 
     Raises:
         UserError: an entry of ``hold_out`` that looks like a misspelt benchmark.
     """
     stops = _stop_words() | {fold_phrase(word) for word in stop_words}
+    merged = _merged(counts)
+    fragments = set() if keep_order else _fragments(dict(merged))
     held = _held_out(hold_out)
     longest = max((len(words) for words in held), default=0)
     chosen = [
         (concept, count)
-        for concept, count in counts
+        for concept, count in merged
         if count >= min_count
-        and concept not in stops
-        and fold(concept.rpartition(" ")[2]) not in stops
-        and not _holds(tuple(fold(word) for word in tokens(concept)), held, longest)
+        and concept not in fragments
+        and fold_phrase(concept) not in stops
+        and fold(concept.rpartition(" ")[2].lower()) not in stops
+        and not _holds(tuple(match_words(concept)), held, longest)
     ]
     if not keep_order:
         chosen.sort(key=lambda entry: (-entry[1], entry[0]))
     return chosen[:max_concepts]
 
 
-def _holds(words: tuple[str, ...], held: set[tuple[str, ...]], longest: int) -> bool:
+def _merged(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    names: dict[_Words, tuple[str, int]] = {}
+    totals: Counter[_Words] = Counter()
+    for concept, count in counts:
+        words = tuple(match_words(concept))
+        totals[words] += count
+        if words not in names or count > names[words][1]:
+            names[words] = (concept, count)
+    return [(name, totals[words]) for words, (name, _) in names.items()]
+
+
+def _fragments(counts: dict[str, int]) -> set[str]:
+    """Parts of phrases, last words aside, that stand for themselves in few captions."""
+    found = set()
+    for phrase, count in counts.items():
+        words = phrase.split(" ")
+        for size in range(1, len(words)):
+            for start in range(len(words) - size + (size > 1)):
+                part = " ".join(words[start : start + size])
+                if count >= _FRAGMENT * counts.get(part, math.inf):
+                    found.add(part)
+    return found
+
+
+def _holds(words: _Words, held: set[_Words], longest: int) -> bool:
     return any(
         words[start : start + size] in held
         for size in range(1, longest + 1)
@@ -132,23 +116,32 @@ def _holds(words: tuple[str, ...], held: set[tuple[str, ...]], longest: int) -> 
     )
 
 
-def _held_out(entries: Sequence[str]) -> set[tuple[str, ...]]:
+def _held_out(entries: Sequence[str]) -> set[_Words]:
     classes = benchmark_classes()
     phrases: list[str] = []
     for entry in entries:
         if entry in classes:
-            phrases.extend(classes[entry])
+            phrases.extend(name for label in classes[entry] for name in class_names(label))
             continue
         near = difflib.get_close_matches(entry, classes, n=1, cutoff=0.8)
         if near or "_" in entry:
             hint = f"; did you mean '{near[0]}'?" if near else f"; benchmarks: {', '.join(classes)}"
             raise UserError(f"concepts.hold_out: '{entry}' is neither a word nor a benchmark{hint}")
         phrases.append(entry)
-    return {tuple(fold(word) for word in tokens(phrase)) for phrase in phrases if tokens(phrase)}
+    return {words for phrase in phrases for words in _forms(phrase)}
+
+
+def _forms(phrase: str) -> list[_Words]:
+    """The phrase as it is compared, and its plural where the dictionaries do not know that it is one."""
+    words = tuple(match_words(phrase))
+    return [words, (*words[:-1], fold(f"{words[-1]}s"))] if words else []
 
 
 def read_vocabulary(path: str) -> list[str]:
-    """A user's list, one concept a line (empty lines and # comments left out), folded doubles kept once.
+    """A user's list, one concept a line, empty lines and # comments left out.
+
+    All concepts are returned, doubles too, so that the i-th is the i-th row of a file of their embeddings;
+    :func:`select` merges doubles, and an ``Extractor`` finds the first of them.
 
     Raises:
         UserError: no such file, not UTF-8, no concept in it, or a line without a word.
@@ -186,36 +179,35 @@ def _lines(path: str, option: str) -> list[str]:
 
 def benchmark_classes() -> dict[str, list[str]]:
     """Class names of the evaluation benchmarks, background left out; names are facts, see the file's note."""
-    return dict(_benchmark_file())
+    return {name: list(labels) for name, labels in _benchmark_file()[0].items()}
+
+
+def class_names(label: str) -> list[str]:
+    """What a benchmark's class is called: its own name and plain or other words for the same thing."""
+    return [label, *_benchmark_file()[1].get(label, ())]
 
 
 @lru_cache(maxsize=1)
-def _benchmark_file() -> dict[str, list[str]]:
+def _benchmark_file() -> tuple[dict[str, Any], dict[str, Any]]:
     values = json.loads((_HERE / "benchmark_classes.json").read_text(encoding="utf-8"))
-    values.pop("note")
-    return values
+    del values["note"]
+    return values, values.pop("other_names")
 
 
 def leak_report(concepts: Iterable[str]) -> dict[str, tuple[int, int, list[str]]]:
-    """Per benchmark: how many class names are concepts, how many classes there are, and which are."""
-    folded = {fold_phrase(concept) for concept in concepts}
+    """Per benchmark: how many classes are concepts (under any name), how many there are, and which are."""
+    present = {tuple(match_words(concept)) for concept in concepts}
     report = {}
-    for benchmark, names in benchmark_classes().items():
-        held = [name for name in names if fold_phrase(name) in folded]
-        report[benchmark] = (len(held), len(names), held)
+    for benchmark, labels in benchmark_classes().items():
+        held = [
+            label
+            for label in labels
+            if any(tuple(match_words(name)) in present for name in class_names(label))
+        ]
+        report[benchmark] = (len(held), len(labels), held)
     return report
 
 
 @lru_cache(maxsize=1)
 def _stop_words() -> frozenset[str]:
-    return frozenset(_word_list("stop_words.txt"))
-
-
-@lru_cache(maxsize=1)
-def _plain_adjectives() -> frozenset[str]:
-    return frozenset(_word_list("plain_adjectives.txt"))
-
-
-def _word_list(name: str) -> list[str]:
-    lines = (_HERE / name).read_text(encoding="utf-8").splitlines()
-    return [word for line in lines if not line.startswith("#") for word in line.split()]
+    return frozenset(word_list("stop_words.txt"))

@@ -1,17 +1,31 @@
-"""One way to address files: local paths, file://, hdfs:// and s3a://, through pyarrow's file systems."""
+"""One way to address files: local paths, file://, hdfs:// and s3a://, through pyarrow's file systems.
+
+Endpoint, region and credentials of S3 come from the environment (``AWS_ENDPOINT_URL``, ``AWS_REGION``,
+``AWS_ACCESS_KEY_ID``, ...) or the machine's role, never from an address: addresses end in manifests and
+reports.
+"""
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from configs.errors import UserError
 
-__all__ = ["expand", "join", "resolve"]
+__all__ = ["expand", "expand_braces", "is_readable", "join", "list_folder", "resolve"]
+
+_S3 = ("s3", "s3a", "s3n")
+_HDFS = ("hdfs", "viewfs")
+_WILDCARDS = frozenset("*?[")
+_MOST_ADDRESSES = 1_000_000
 
 
 def join(folder: str, *names: str) -> str:
@@ -23,19 +37,39 @@ def resolve(address: str) -> tuple[pafs.FileSystem, str]:
     """The file system of an address and the path inside of it.
 
     Raises:
-        UserError: a scheme that is not supported, or a server that cannot be reached.
+        UserError: a scheme that is not supported, credentials in the address, or a server that cannot be
+            reached.
     """
+    scheme, root, path = _split(address)
+    if scheme in _S3:
+        return _s3(), path
+    if scheme in _HDFS:
+        return _hdfs(root), path
+    return _local(), path
+
+
+def _split(address: str) -> tuple[str, str, str]:
+    """(scheme, what stands before the path in an address, path on the file system)."""
     scheme, found, rest = address.partition("://")
     if not found:
-        return _local(), str(Path(address).absolute())
+        return "", "", str(Path(address).absolute())
+    server, _, path = rest.partition("/")
     if scheme == "file":
-        return _local(), rest
-    if scheme in ("s3", "s3a", "s3n"):
-        return _s3(), rest
-    try:
-        return pafs.FileSystem.from_uri(address)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{address}: {error}") from None
+        if server not in ("", "localhost"):
+            raise UserError(
+                f"{address}: write file:///path or just /path; '{server}' would be another machine"
+            )
+        return "", "", f"/{path}"
+    if (scheme in _S3 and "@" in server) or ":" in server.rpartition("@")[0]:
+        raise UserError(
+            f"{scheme}://...@{server.rpartition('@')[2]}: an address must hold no credentials; "
+            "set them in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        )
+    if scheme in _S3:
+        return scheme, f"{scheme}://", rest
+    if scheme in _HDFS:
+        return scheme, f"{scheme}://{server}", f"/{path}"
+    raise UserError(f"{address}: '{scheme}://' is not supported; use a local path, hdfs:// or s3a://")
 
 
 @lru_cache(maxsize=1)
@@ -43,103 +77,151 @@ def _local() -> pafs.LocalFileSystem:
     return pafs.LocalFileSystem()
 
 
+@lru_cache(maxsize=8)
+def _hdfs(root: str) -> pafs.FileSystem:
+    try:
+        return pafs.FileSystem.from_uri(f"{root}/")[0]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{root}: {' '.join(str(error).split())}") from None
+
+
 @lru_cache(maxsize=1)
 def _s3() -> pafs.FileSystem:
-    # Region and credentials come from the environment or the machine's role, never from the address.
-    import os
+    scheme, _, server = os.environ.get(
+        "AWS_ENDPOINT_URL_S3", os.environ.get("AWS_ENDPOINT_URL", "")
+    ).rpartition("://")
+    region = os.environ.get("AWS_REGION", os.environ.get("AWS_DEFAULT_REGION"))
+    return pafs.S3FileSystem(
+        endpoint_override=server.rstrip("/") or None, scheme=scheme or None, region=region
+    )
 
-    return pafs.S3FileSystem(endpoint_override=os.environ.get("AWS_ENDPOINT_URL"))
+
+def list_folder(filesystem: pafs.FileSystem, path: str, recursive: bool = False) -> list[pafs.FileInfo]:
+    """What is in a folder, sorted by path; nothing if it does not exist."""
+    selector = pafs.FileSelector(path, recursive=recursive, allow_not_found=True)
+    return sorted(filesystem.get_file_info(selector), key=lambda info: info.path)
+
+
+def is_readable(address: str) -> bool:
+    """Whether every byte of a file can be read: tells a store that fails from a file that is damaged."""
+    filesystem, path = resolve(address)
+    try:
+        with filesystem.open_input_stream(path, compression=None) as stream:
+            while stream.read(1 << 20):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def expand(pattern: str) -> list[str]:
-    """All files an address stands for: ``{00000..00331}`` and ``{a,b}`` spelled out, ``*``, ``?``, ``[..]`` and
-    ``**`` matched, a folder listed; in sorted order for globs, in the written order for braces.
+    """The addresses of all files and folders that a pattern stands for, sorted; local ones are absolute.
+
+    ``{00000..00331}`` and ``{a,b}`` are spelled out and must all exist; ``*``, ``?``, ``[..]`` match inside
+    a name, ``**`` any number of folders. Names that begin with a dot are matched only by a dot.
 
     Raises:
-        UserError: something matches no file.
+        UserError: something in the pattern matches nothing.
     """
     found: list[str] = []
-    for address in _expand_braces(pattern):
-        if any(char in address for char in "*?["):
-            matches = _glob(address)
-            if not matches:
-                raise UserError(
-                    f"{address}: no file matches" + ("" if address == pattern else f" (from {pattern})")
-                )
-            found.extend(matches)
-        else:
-            filesystem, path = resolve(address)
-            info = filesystem.get_file_info(path)
-            if info.type == pafs.FileType.NotFound:
-                raise UserError(
-                    f"{address}: no such file" + ("" if address == pattern else f" (from {pattern})")
-                )
-            found.append(address)
-    return list(dict.fromkeys(found))
+    plain: list[str] = []
+    for address in expand_braces(pattern):
+        if _WILDCARDS.isdisjoint(address) or _exists([address]) == [True]:
+            plain.append(address)
+            continue
+        matches = _glob(address)
+        if not matches:
+            raise UserError(f"{address}: no file matches{_origin(address, pattern)}")
+        found.extend(matches)
+    missing = [address for address, there in zip(plain, _exists(plain), strict=True) if not there]
+    if missing:
+        several = f" (and {len(missing) - 1} more of {len(plain)})" if len(missing) > 1 else ""
+        raise UserError(f"{missing[0]}: no such file{several}{_origin(missing[0], pattern)}")
+    return sorted({*found, *(_absolute(address) for address in plain)})
 
 
-def _expand_braces(pattern: str) -> list[str]:
-    match = re.search(r"\{([^{}]*)\}", pattern)
+def _origin(address: str, pattern: str) -> str:
+    return "" if address == pattern else f" (from {pattern})"
+
+
+def _absolute(address: str) -> str:
+    _, root, path = _split(address)
+    return root + path
+
+
+def _exists(addresses: Sequence[str]) -> list[bool]:
+    """Whether each exists; all must be on one file system, which they are: braces stand in paths."""
+    if not addresses:
+        return []
+    filesystem = resolve(addresses[0])[0]
+    infos = filesystem.get_file_info([resolve(address)[1] for address in addresses])
+    return [info.type != pafs.FileType.NotFound for info in infos]
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``{00000..00331}`` (also with a step, ``{0..100..10}``) and ``{a,b}`` spelled out, innermost first.
+
+    Raises:
+        UserError: braces that are neither, or more than a million results.
+    """
+    spelled = list(islice(_spell(pattern, pattern), _MOST_ADDRESSES + 1))
+    if len(spelled) > _MOST_ADDRESSES:
+        raise UserError(f"{pattern}: stands for more than {_MOST_ADDRESSES:,} addresses")
+    return list(dict.fromkeys(spelled))
+
+
+def _spell(rest: str, pattern: str) -> Iterator[str]:
+    match = re.search(r"\{([^{}]*)\}", rest)
     if match is None:
-        return [pattern]
-    inside = match.group(1)
-    interval = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+        yield rest
+        return
+    for word in _brace_words(match.group(1), pattern):
+        yield from _spell(f"{rest[: match.start()]}{word}{rest[match.end() :]}", pattern)
+
+
+def _brace_words(inside: str, pattern: str) -> Iterator[str]:
+    interval = re.fullmatch(r"(\d+)\.\.(\d+)(?:\.\.([1-9]\d*))?", inside)
     if interval:
-        first, last = interval.groups()
-        if int(last) < int(first) or int(last) - int(first) > 1_000_000:
-            raise UserError(f"{pattern}: the range {{{inside}}} counts down or is longer than a million")
-        width = len(first) if first.startswith("0") or len(first) == len(last) else 0
-        words = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
-    elif "," in inside:
-        words = inside.split(",")
-    else:
-        raise UserError(
-            f"{pattern}: {{{inside}}} is neither a range like {{00000..00331}} nor a list like {{a,b}}"
-        )
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [address for word in words for address in _expand_braces(f"{before}{word}{after}")]
+        first, last, step = interval.groups()
+        padded = any(len(bound) > 1 and bound.startswith("0") for bound in (first, last))
+        width = max(len(first), len(last)) if padded else 0
+        sign = 1 if int(first) <= int(last) else -1
+        return (f"{n:0{width}d}" for n in range(int(first), int(last) + sign, sign * int(step or 1)))
+    if "," in inside:
+        return iter(inside.split(","))
+    raise UserError(
+        f"{pattern}: {{{inside}}} is neither a range like {{00000..00331}} nor a list like {{a,b}}"
+    )
 
 
 def _glob(address: str) -> list[str]:
-    """Files that match, listed from the last folder before the first wildcard."""
-    scheme, found, _ = address.partition("://")
-    prefix = f"{scheme}://" if found and scheme != "file" else ""
+    """What matches, found folder by folder, so that only folders that can match are listed."""
+    _, root, _ = _split(address)
     filesystem, path = resolve(address)
     parts = path.split("/")
-    fixed = next(number for number, part in enumerate(parts) if any(char in part for char in "*?["))
-    base = "/".join(parts[:fixed]) or "/"
-    expression = re.compile(_glob_expression("/".join(parts[fixed:])))
-    deep = "**" in path or fixed < len(parts) - 1
-    infos = filesystem.get_file_info(pafs.FileSelector(base, recursive=deep, allow_not_found=True))
-    matches = []
-    for info in infos:
-        if info.type == pafs.FileType.Directory and not deep:
-            continue
-        inner = posixpath.relpath(info.path, base)
-        if expression.fullmatch(inner) and info.type == pafs.FileType.File:
-            matches.append(info.path)
-    if prefix.startswith("hdfs"):
-        server = address[len(prefix) :].partition("/")[0]
-        return sorted(f"{prefix}{server}{match}" for match in matches)
-    return sorted(prefix + match for match in matches)
+    fixed = next(number for number, part in enumerate(parts) if not _WILDCARDS.isdisjoint(part))
+    paths = ["/".join(parts[:fixed]) or "/"]
+    for number, part in enumerate(parts[fixed:], fixed):
+        last = number == len(parts) - 1
+        paths = list(dict.fromkeys(match for path in paths for match in _step(filesystem, path, part, last)))
+    return [root + path for path in paths]
 
 
-def _glob_expression(pattern: str) -> str:
-    """fnmatch, except that ``*`` and ``?`` stop at slashes and ``**/`` does not."""
-    out, place = "", 0
-    while place < len(pattern):
-        rest = pattern[place:]
-        if rest.startswith("**/"):
-            out, place = out + "(?:.*/)?", place + 3
-        elif rest[0] == "*":
-            out, place = out + "[^/]*", place + 1
-        elif rest[0] == "?":
-            out, place = out + "[^/]", place + 1
-        elif rest[0] == "[" and "]" in rest:
-            end = rest.index("]")
-            inside = rest[1:end].replace("\\", "\\\\")
-            out += f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside}]"
-            place += end + 1
-        else:
-            out, place = out + re.escape(rest[0]), place + 1
-    return out
+def _step(filesystem: pafs.FileSystem, folder: str, part: str, last: bool) -> Iterator[str]:
+    """What one part of a pattern makes of a folder: folders to go on with, or at last anything."""
+    if _WILDCARDS.isdisjoint(part):
+        path = posixpath.join(folder, part)
+        if filesystem.get_file_info(path).type != pafs.FileType.NotFound:
+            yield path
+        return
+    deep = part == "**"
+    if deep and not last:
+        yield folder
+    wanted = (pafs.FileType.Directory,) if not last else (pafs.FileType.File,)
+    if last and not deep:
+        wanted = (pafs.FileType.File, pafs.FileType.Directory)
+    for info in list_folder(filesystem, folder, recursive=deep):
+        name = info.base_name
+        hidden = name.startswith(".") and not part.startswith(".")
+        if info.type in wanted and not hidden and (deep or fnmatchcase(name, part)):
+            yield info.path

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 
 from configs.schema import IngestConfig
 from spark_jobs.captions import Problem, clean_caption
+from spark_jobs.decode_pool import Clock, DecodePool, Job
 from spark_jobs.images import Prepared, prepare_image
 from spark_jobs.reasons import Reason
-from spark_jobs.shard_readers import Sample, Shard, read_samples
+from spark_jobs.samples import LazyImage, Sample
+from spark_jobs.shard_readers import read_samples
+from spark_jobs.shards import Shard
 
 __all__ = ["PAIRS_SCHEMA", "REJECTS_SCHEMA", "Chunk", "ingest_shard"]
 
@@ -28,9 +31,13 @@ PAIRS_SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
-REJECTS_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("key", "corpus", "shard", "sample", "stage", "reason", "detail")]
-)
+_REJECT_COLUMNS = ("key", "corpus", "shard", "sample", "stage", "reason", "detail")
+REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in _REJECT_COLUMNS])
+
+_WAITING_A_THREAD = 8  # samples
+_WAITING_BYTES = 64 << 20
+_CHUNK_BYTES = 512 << 20
+_LONGEST_DETAIL = 300
 
 
 @dataclass
@@ -42,96 +49,118 @@ class Chunk:
 
 
 @dataclass
-class _Rows:
-    shard: Shard
-    pairs: list[dict[str, object]] = field(default_factory=list)
-    rejects: list[dict[str, object]] = field(default_factory=list)
+class _Waiting:
+    """A sample on its way: rejected already, or with its image in a decoding thread."""
 
-    def add(self, name: str, caption: str | None, image: Prepared | Problem) -> None:
-        corpus, shard = self.shard.corpus, self.shard.name
-        key = f"{corpus}/{shard}/{name}"
+    name: str
+    caption: str = ""
+    job: Job[bytes | LazyImage | None, Prepared | Problem] | None = None
+    problem: Problem | None = None
+    size: int = 0
+
+
+@dataclass
+class _Rows:
+    """Finished rows that are not handed out yet."""
+
+    shard: Shard
+    pairs: list[tuple[str, str, bytes, str, int, int]] = field(default_factory=list)
+    rejects: list[tuple[str, ...]] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, name: str, caption: str, image: Prepared | Problem) -> None:
+        key = f"{self.shard.corpus}/{self.shard.name}/{name}"
         if isinstance(image, Problem):
-            entry = {"key": key, "corpus": corpus, "shard": shard, "sample": name, "stage": "ingest"}
-            self.rejects.append({**entry, "reason": str(image.reason), "detail": _printable(image.detail)})
-            return
-        data, width, height = image
-        self.pairs.append(
-            {
-                "key": key,
-                "corpus": corpus,
-                "image": data,
-                "caption": caption,
-                "width": width,
-                "height": height,
-            }
-        )
+            place = (key, self.shard.corpus, self.shard.name, name)
+            self.rejects.append((*place, "ingest", image.reason.value, _printable(image.detail)))
+        else:
+            self.pairs.append((key, self.shard.corpus, image.jpeg, caption, image.width, image.height))
+            self.size += len(image.jpeg)
 
     def take(self) -> Chunk:
-        chunk = Chunk(
-            pa.Table.from_pylist(self.pairs, schema=PAIRS_SCHEMA),
-            pa.Table.from_pylist(self.rejects, schema=REJECTS_SCHEMA),
-        )
-        self.pairs, self.rejects = [], []
+        chunk = Chunk(_table(self.pairs, PAIRS_SCHEMA), _table(self.rejects, REJECTS_SCHEMA))
+        self.pairs, self.rejects, self.size = [], [], 0
         return chunk
+
+
+def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    return pa.Table.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
+    )
 
 
 def _printable(text: str) -> str:
     """Details quote bytes from the web; what ends up in tables and reports is plain, short text."""
-    return "".join(char if char.isprintable() else " " for char in text.encode("utf-8", "replace").decode())[
-        :300
-    ]
+    plain = text.encode("utf-8", "replace").decode()
+    return "".join(char if char.isprintable() else " " for char in plain)[:_LONGEST_DETAIL]
 
 
 def ingest_shard(shard: Shard, config: IngestConfig) -> Iterator[Chunk]:
-    """Every sample of the shard as a row of `pairs` or of `rejects`, in order.
+    """Every sample of the shard as one row of `pairs` or of `rejects`, in order.
 
-    Decoding runs in ``config.threads`` threads (Pillow lets go of the interpreter lock while it decodes);
-    the number of samples in memory is bounded. An image that takes longer than ``config.image_seconds``
-    is rejected and its thread left behind: Python cannot stop it, so the pool is replaced.
+    Images are decoded in ``config.threads`` threads (Pillow lets go of the interpreter lock while it
+    decodes). The bytes that wait for it, and the rows of a chunk, are bounded in number and in size. What is
+    wrong with the shard itself is one reject with an empty sample name.
     """
     rows = _Rows(shard)
-    seen: set[str] = set()
-    waiting: deque[tuple[Sample, str | None, Future[Prepared | Problem] | Problem]] = deque()
-    workers = max(1, config.threads or 1)
-    pool = ThreadPoolExecutor(workers)
-
-    def collect() -> None:
-        nonlocal pool
-        sample, caption, result = waiting.popleft()
-        if isinstance(result, Future):
-            try:
-                result = result.result(timeout=config.image_seconds)
-            except FutureTimeout:
-                result = Problem(Reason.IMAGE_TIMEOUT, f"more than {config.image_seconds:g} s")
-                pool.shutdown(wait=False, cancel_futures=True)
-                pool = ThreadPoolExecutor(workers)
-                for place, (other, text, future) in enumerate(waiting):
-                    if isinstance(future, Future) and not future.done():
-                        waiting[place] = (other, text, pool.submit(prepare_image, other.image, config))
-        rows.add(sample.name, caption, result)
-        sample.image = None
-
-    try:
-        for sample in read_samples(shard, config):
-            caption = None if sample.problem else clean_caption(sample.caption, config)
-            if sample.problem is not None:
-                waiting.append((sample, None, sample.problem))
-            elif sample.name in seen:
-                waiting.append((sample, None, Problem(Reason.DUPLICATE_KEY)))
-            elif isinstance(caption, Problem):
-                waiting.append((sample, None, caption))
-            else:
-                waiting.append((sample, caption, pool.submit(prepare_image, sample.image, config)))
-            seen.add(sample.name)
-            while len(waiting) > 8 * workers:
-                collect()
-            if len(rows.pairs) >= config.rows_per_part:
+    threads = config.threads or _task_cores()
+    waiting: deque[_Waiting] = deque()
+    with DecodePool(partial(_decode, config=config), threads, config.image_seconds) as pool:
+        for sample in _admit(shard, config, pool):
+            waiting.append(sample)
+            while len(waiting) > _WAITING_A_THREAD * threads or sum(w.size for w in waiting) > _WAITING_BYTES:
+                _finish(waiting.popleft(), pool, rows)
+            if len(rows.pairs) >= config.rows_per_part or rows.size >= _CHUNK_BYTES:
                 yield rows.take()
         while waiting:
-            collect()
+            _finish(waiting.popleft(), pool, rows)
             if len(rows.pairs) >= config.rows_per_part:
                 yield rows.take()
-        if rows.pairs or rows.rejects:
-            yield rows.take()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    if rows.pairs or rows.rejects:
+        yield rows.take()
+
+
+def _task_cores() -> int:
+    """Spark tells a task's cores to Python as OMP_NUM_THREADS; elsewhere all cores are ours."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) > 0 else len(os.sched_getaffinity(0))
+
+
+def _admit(shard: Shard, config: IngestConfig, pool: DecodePool) -> Iterator[_Waiting]:
+    """The cheap checks first; what passes them goes to the decoding threads."""
+    seen: set[str] = set()
+    for sample in read_samples(shard, config):
+        checked = _check(sample, seen, config)
+        if isinstance(checked, Problem):
+            yield _Waiting(sample.name, problem=checked)
+        else:
+            size = len(sample.image) if isinstance(sample.image, bytes) else 0
+            yield _Waiting(sample.name, checked, pool.submit(sample.image), size=size)
+
+
+def _check(sample: Sample, seen: set[str], config: IngestConfig) -> str | Problem:
+    """The clean caption, or why the sample is rejected before its image is looked at."""
+    if sample.name in seen:
+        return Problem(Reason.DUPLICATE_KEY)
+    if sample.name:
+        seen.add(sample.name)
+    return sample.problem or clean_caption(sample.caption, config)
+
+
+def _decode(image: bytes | LazyImage | None, clock: Clock, config: IngestConfig) -> Prepared | Problem:
+    data = image() if callable(image) else image
+    return data if isinstance(data, Problem) else prepare_image(data, config, clock)
+
+
+def _finish(sample: _Waiting, pool: DecodePool, rows: _Rows) -> None:
+    result: Prepared | Problem
+    if sample.problem is not None:
+        result = sample.problem
+    else:
+        assert sample.job is not None
+        try:
+            result = pool.wait(sample.job)
+        except TimeoutError as error:
+            result = Problem(Reason.IMAGE_TIMEOUT, str(error))
+    rows.add(sample.name, sample.caption, result)

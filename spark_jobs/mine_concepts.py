@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from curation.extraction import Extractor
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sql
 
@@ -23,7 +24,6 @@ from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import ClipConfig, CocuConfig
 from curation import vocabulary
-from curation.extraction import Extractor
 from models.clip import check_clip, load_clip
 from spark_jobs import tables
 from spark_jobs.embed_images import clip_settings

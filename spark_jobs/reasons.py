@@ -13,38 +13,42 @@ class Reason(StrEnum):
     UNREADABLE_SHARD = "unreadable_shard"
     TRUNCATED_SHARD = "truncated_shard"
     DUPLICATE_KEY = "duplicate_key"
+    MALFORMED_ROW = "malformed_row"
+    PATH_OUTSIDE = "path_outside"
     MISSING_IMAGE = "missing_image"
     EMPTY_IMAGE = "empty_image"
     IMAGE_TOO_BIG = "image_too_big"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_FEW_PIXELS = "too_few_pixels"
     UNREADABLE_IMAGE = "unreadable_image"
     TRUNCATED_IMAGE = "truncated_image"
-    TOO_MANY_PIXELS = "too_many_pixels"
     UNSUPPORTED_MODE = "unsupported_mode"
     IMAGE_TIMEOUT = "image_timeout"
     MISSING_CAPTION = "missing_caption"
     SHORT_CAPTION = "short_caption"
     CAPTION_NOT_UTF8 = "caption_not_utf8"
-    PATH_OUTSIDE = "path_outside"
     OUT_OF_GPU_MEMORY = "out_of_gpu_memory"
     EMBEDDING_NOT_FINITE = "embedding_not_finite"
 
 
 EXPLANATIONS: dict[Reason, str] = {
-    Reason.UNREADABLE_SHARD: "the shard cannot be opened or is not of the corpus' format",
-    Reason.TRUNCATED_SHARD: "the shard ends early; samples before that point are kept",
+    Reason.UNREADABLE_SHARD: "the shard, or a part of it, cannot be opened or is not of the corpus' format",
+    Reason.TRUNCATED_SHARD: "the shard ends early or is damaged; samples before that point are kept",
     Reason.DUPLICATE_KEY: "the shard has another sample of this name; the first one counts",
+    Reason.MALFORMED_ROW: "the line is no row of the table: too few columns, an open quote, or endless",
+    Reason.PATH_OUTSIDE: "the image's path leads out of corpora[].image_root",
     Reason.MISSING_IMAGE: "a caption without an image (img2dataset: a failed download)",
     Reason.EMPTY_IMAGE: "an image of zero bytes",
     Reason.IMAGE_TOO_BIG: "the file is larger than ingest.max_image_bytes",
-    Reason.UNREADABLE_IMAGE: "the bytes are no image (often an HTML error page)",
-    Reason.TRUNCATED_IMAGE: "the image's data end early",
     Reason.TOO_MANY_PIXELS: "more pixels than ingest.max_pixels, found in the header, before decoding",
+    Reason.TOO_FEW_PIXELS: "fewer than 64 pixels, as 1x1 placeholders have",
+    Reason.UNREADABLE_IMAGE: "the bytes are no image (often an HTML error page), or a damaged one",
+    Reason.TRUNCATED_IMAGE: "the image's data end early",
     Reason.UNSUPPORTED_MODE: "a pixel format that has no defined way to RGB",
     Reason.IMAGE_TIMEOUT: "decoding took longer than ingest.image_seconds",
     Reason.MISSING_CAPTION: "no caption",
     Reason.SHORT_CAPTION: "fewer characters than ingest.min_caption_chars",
     Reason.CAPTION_NOT_UTF8: "the caption is not UTF-8",
-    Reason.PATH_OUTSIDE: "the image's path leads out of corpora[].image_root",
     Reason.OUT_OF_GPU_MEMORY: "the image alone does not fit the GPU's memory",
     Reason.EMBEDDING_NOT_FINITE: "the embedding has NaN or infinite values, or is zero",
 }

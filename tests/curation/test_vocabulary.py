@@ -1,67 +1,15 @@
 from __future__ import annotations
 
-import json
-import random
-import re
+import ast
+import importlib.util
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from configs.errors import UserError
 from curation import vocabulary
-from curation.extraction import Extractor
-from curation.words import fold, fold_phrase, tokens
-
-
-@pytest.mark.parametrize(
-    ("plural", "singular"),
-    [("dogs", "dog"), ("children", "child"), ("buses", "bus"), ("knives", "knife"), ("leaves", "leaf"), ("people", "person"),
-     ("tennis", "tennis"), ("grass", "grass"), ("bus", "bus"), ("sheep", "sheep"), ("glasses", "glasses"), ("mice", "mouse"), ("été", "été")],
-)  # fmt: skip
-def test_folding(plural, singular):
-    assert fold(plural) == singular
-    assert fold(singular) == singular
-
-
-def test_tokens_survive_the_webs_typography():
-    assert tokens("The dog’s T-shirt — “blue”, naïve_café… 3 CATS!") == [
-        "the",
-        "dog",
-        "t-shirt",
-        "blue",
-        "naïve",
-        "café",
-        "3",
-        "cats",
-    ]
-    assert tokens("") == tokens("!!! ... ---") == []
-
-
-CASES = {
-    "Two dogs playing on the green grass near a traffic light": {
-        "dog",
-        "grass",
-        "traffic",
-        "light",
-        "traffic light",
-    },
-    "a fire hydrant and three red buses": {"fire", "hydrant", "fire hydrant", "bus"},
-    "The children are eating broccoli on top of a plate": {"child", "broccoli", "plate"},
-    "": set(),
-    "12345 !!!": set(),
-}
-
-
-@pytest.mark.parametrize(("caption", "expected"), CASES.items())
-def test_nouns_and_phrases(caption, expected):
-    assert set(vocabulary.noun_phrases(caption)) == expected
-
-
-def test_phrases_are_no_longer_than_asked():
-    caption = "stone bridge railing paint brush handle"
-    for longest in (1, 2, 4):
-        sizes = {len(phrase.split()) for phrase in vocabulary.noun_phrases(caption, longest)}
-        assert sizes == set(range(1, longest + 1))
+from curation.words import fold_phrase
 
 
 def test_counts_are_numbers_of_captions():
@@ -102,6 +50,35 @@ def test_selection_filters_and_orders():
     ]
 
 
+def test_concepts_that_extraction_cannot_tell_apart_become_one():
+    counts = [("t shirts", 3), ("t-shirt", 5), ("Dogs", 1), ("dog", 1)]
+    assert vocabulary.select(counts) == [("t-shirt", 8), ("Dogs", 2)]
+    assert vocabulary.select([("b", 0), ("a", 0), ("B", 0)], min_count=0, keep_order=True) == [
+        ("b", 0),
+        ("a", 0),
+    ]
+
+
+def test_pieces_of_one_phrase_are_no_concepts_but_its_last_word_is():
+    counts = [
+        ("double decker bus", 9),
+        ("decker bus", 10),
+        ("bus", 9),
+        ("decker", 10),
+        ("fire hydrant", 5),
+        ("fire", 8),
+        ("hydrant", 5),
+    ]
+    assert {name for name, _ in vocabulary.select(counts)} == {
+        "double decker bus",
+        "bus",
+        "fire hydrant",
+        "fire",
+        "hydrant",
+    }
+    assert len(vocabulary.select(counts, keep_order=True)) == 7
+
+
 def test_misspelt_benchmarks_are_told_from_words():
     with pytest.raises(UserError, match="did you mean 'ade20k'"):
         vocabulary.select([], hold_out=["ade20"])
@@ -111,9 +88,90 @@ def test_misspelt_benchmarks_are_told_from_words():
 def test_leaks_are_counted_with_plurals_folded():
     held, classes, names = vocabulary.leak_report(["dogs", "cat", "walrus"])["voc"]
     assert (held, classes, sorted(names)) == (2, 20, ["cat", "dog"])
-    assert {name: len(words) for name, words in vocabulary.benchmark_classes().items()}.items() >= {
+    assert {name: len(words) for name, words in vocabulary.benchmark_classes().items()} == {
         "voc": 20, "context": 59, "coco_object": 80, "coco_stuff": 171, "cityscapes": 19, "ade20k": 150,
-    }.items()  # fmt: skip
+        "imagenet_s50": 50, "imagenet_s300": 300,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("benchmark", vocabulary.benchmark_classes())
+def test_what_is_held_out_is_not_reported_as_a_leak(benchmark):
+    labels = vocabulary.benchmark_classes()[benchmark]
+    names = [name for label in labels for name in vocabulary.class_names(label)]
+    concepts = [
+        *names,
+        *(f"{name}s" for name in names if name[-1] not in "sxzhyf"),
+        *(f"shiny {name}" for name in names),
+        "xylophone player",
+    ]
+    assert vocabulary.leak_report(concepts)[benchmark][0] == len(labels)
+    kept = vocabulary.select([(concept, 9) for concept in concepts], hold_out=[benchmark])
+    assert kept == [("xylophone player", 9)]
+    assert vocabulary.leak_report(name for name, _ in kept)[benchmark] == (0, len(labels), [])
+
+
+def test_other_words_for_a_class_are_held_out_but_not_its_parts():
+    names = ("brick", "carpet", "brick wall", "aeroplane", "planes", "couch", "motorcycles")
+    counts = [(name, 99 - 9 * place) for place, name in enumerate(names)]
+    assert [name for name, _ in vocabulary.select(counts, hold_out=["voc"])] == [
+        "brick",
+        "carpet",
+        "brick wall",
+    ]
+    assert [
+        name for name, _ in vocabulary.select([("brick wall", 1), ("bricks", 1)], hold_out=["wall-brick"])
+    ] == ["brick wall", "bricks"]
+
+
+def _mmseg_classes(module, name):
+    spec = importlib.util.find_spec("mmseg")
+    if spec is None or spec.origin is None:
+        pytest.skip("mmsegmentation is not installed")
+    tree = ast.parse((Path(spec.origin).parent / "datasets" / f"{module}.py").read_text(encoding="utf-8"))
+    (holder,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    (meta,) = (
+        node.value
+        for node in holder.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "METAINFO"
+    )
+    return list(ast.literal_eval(next(word.value for word in meta.keywords if word.arg == "classes")))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "module", "name", "background"),
+    [("voc", "voc", "PascalVOCDataset", 1), ("context", "pascal_context", "PascalContextDataset59", 0),
+     ("coco_stuff", "coco_stuff", "COCOStuffDataset", 0), ("cityscapes", "cityscapes", "CityscapesDataset", 0),
+     ("ade20k", "ade", "ADE20KDataset", 0)],
+)  # fmt: skip
+def test_class_names_are_mmsegs(benchmark, module, name, background):
+    theirs = _mmseg_classes(module, name)[background:]
+    ours = vocabulary.benchmark_classes()[benchmark]
+    assert len(theirs) == len(ours)
+    for label, other in zip(ours, theirs, strict=True):
+        assert fold_phrase(other) in [fold_phrase(word) for word in vocabulary.class_names(label)]
+
+
+def test_cocos_things_are_the_first_of_its_stuff():
+    classes = vocabulary.benchmark_classes()
+    assert classes["coco_object"] == classes["coco_stuff"][:80]
+
+
+def test_imagenet_s_names_are_first_lemmas_in_the_order_of_their_synsets():
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        pytest.skip("timm is not installed")
+    data = Path(spec.origin).parent / "data" / "_info"
+    synsets = (data / "imagenet_synsets.txt").read_text().split()
+    lemmas = dict(
+        line.split("\t")[:2] for line in (data / "imagenet_synset_to_lemma.txt").read_text().splitlines()
+    )
+    first = [lemmas[synset].split(",")[0].strip().lower() for synset in sorted(synsets)]
+    classes = vocabulary.benchmark_classes()
+    for benchmark in ("imagenet_s50", "imagenet_s300"):
+        place = -1
+        for name in classes[benchmark]:  # as a subsequence: "crane" and "cardigan" are two synsets each
+            place = first.index(name, place + 1)
+    assert set(classes["imagenet_s50"]) < set(classes["imagenet_s300"])
 
 
 def test_a_users_list(tmp_path):
@@ -128,80 +186,3 @@ def test_a_users_list(tmp_path):
         vocabulary.read_vocabulary(str(file))
     with pytest.raises(UserError, match="no such file"):
         vocabulary.read_vocabulary(str(tmp_path / "nothing.txt"))
-
-
-def _naive(concepts, caption):
-    """E(y) by trying every concept at every place, in the order of its first word, shorter ones first."""
-    words = [fold(word) for word in tokens(caption)]
-    found = []
-    for start in range(len(words)):
-        for size in range(1, len(words) - start + 1):
-            phrase = " ".join(words[start : start + size])
-            for number, concept in enumerate(concepts):
-                if fold_phrase(concept) == phrase:
-                    if number not in found:
-                        found.append(number)
-                    break
-    return found
-
-
-def test_extraction_equals_the_naive_search():
-    source = random.Random(0)
-    words = [
-        "car",
-        "card",
-        "cars",
-        "traffic",
-        "light",
-        "lights",
-        "dog",
-        "hot",
-        "stone",
-        "bridge",
-        "children",
-        "child",
-        "zebra-crossing",
-        "naïve",
-    ]
-    for _ in range(300):
-        concepts = list(
-            {" ".join(source.choices(words, k=source.randint(1, 4))) for _ in range(source.randint(1, 12))}
-        )
-        captions = [
-            source.choice([" ", ", ", " - ", ". "]).join(
-                source.choices([*words, "the", "of"], k=source.randint(0, 9))
-            )
-            for _ in range(4)
-        ]
-        found = Extractor(concepts).extract(pa.array([*captions, None])).to_lists()
-        assert found == [*(_naive(concepts, caption) for caption in captions), []]
-
-
-def test_words_are_matched_whole():
-    extractor = Extractor(["car", "traffic light", "light"])
-    assert extractor.extract(
-        ["a card in a scarf", "Traffic lights!", "CARS", "light traffic"]
-    ).to_lists() == [[], [1, 2], [0], [2]]
-
-
-def test_real_captions_name_what_their_words_say(real_data):
-    rows = [
-        json.loads(line)
-        for line in (real_data / "coco-captions-masks" / "pairs.jsonl").read_text().splitlines()
-    ]
-    captions = [caption for row in rows for caption in row["captions"]]
-    names = vocabulary.benchmark_classes()["coco_object"]
-    found = Extractor(names).extract(captions).to_lists()
-    for caption, ids in zip(captions, found, strict=True):
-        for number, name in enumerate(names):
-            if re.search(rf"(?<![\w'-]){name}(?![\w'-])", caption.lower()) and fold(name) == name:
-                assert number in ids, (caption, name)
-    batch = vocabulary.count_batch(captions)
-    chosen = [
-        name
-        for name, _ in vocabulary.select(
-            zip(*(batch.column(n).to_pylist() for n in (0, 1)), strict=True), min_count=10
-        )
-    ]
-    assert vocabulary.leak_report(chosen)["coco_object"][0] >= 35  # the pictures show these things
-    assert not {"photo", "picture", "side", "top", "day"} & set(chosen)
