@@ -7,9 +7,9 @@ prints. Loading, overrides and checks are in :mod:`configs.loading`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from configs.evaluation import EvaluateConfig
+from configs.options import option as _option
 from configs.training import TrainConfig
 
 __all__ = [
@@ -25,14 +25,6 @@ __all__ = [
     "ReportConfig",
     "SparkConfig",
 ]
-
-
-def _option(default: Any, text: str) -> Any:
-    """A field with a default and a help text."""
-    metadata = {"help": text}
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass

@@ -1,0 +1,130 @@
+"""Checkpoints: everything an exact resume needs, in one file that is whole or absent.
+
+The file is one of ``models.weights`` (its ``load_model`` reads the weights for evaluation) with more in it:
+optimiser, progress (epoch, stretches of steps, losses), the states of every rank's random generators, the
+training set's recipe and the whole configuration. Plain values and tensors only, so that reading it with
+``weights_only`` runs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+from models.groupvit import GroupViT
+from models.weights import read_weight_file, save_model
+
+__all__ = ["LAST", "find_resume", "load_training", "publish", "write_checkpoint"]
+
+LAST = "last.pt"
+BEST = "best.pt"
+_STEP = re.compile(r"step-(\d{9})\.pt")
+_PARTS = ("optimiser", "progress", "generators", "training_set", "configuration")
+# What may differ between a checkpoint and the run that goes on from it: where and how, but not what.
+_FREE = frozenset(
+    "output init resume epochs reader workers prefetch device precision compile threads nonfinite max_skipped "
+    "save_steps keep commit_steps log_steps pictures bad_images accumulate".split()
+)
+
+
+def write_checkpoint(folder: Path, step: int, model: GroupViT, **parts: Any) -> Path:
+    """Write ``step-<step>.pt``; an interrupted write leaves no file of that name.
+
+    Raises:
+        UserError: the disk refuses it.
+    """
+    path = folder / f"step-{step:09d}.pt"
+    try:
+        save_model(path, model, **parts)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise UserError(f"{path}: cannot write the checkpoint ({error}); free space or set train.output") from None
+    return path
+
+
+def publish(path: Path, best: bool, keep: int) -> None:
+    """Make a finished checkpoint ``last.pt`` (and ``best.pt``), and delete all but the newest ``keep``."""
+    folder = path.parent
+    for name in (LAST, BEST) if best else (LAST,):
+        temporary = folder / f".{name}.{os.getpid()}.partial"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)  # the same bytes under a second name
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, temporary)
+        temporary.replace(folder / name)
+    steps = sorted(found for found in folder.iterdir() if _STEP.fullmatch(found.name))
+    for old in steps[: len(steps) - keep]:
+        old.unlink(missing_ok=True)
+
+
+def find_resume(resume: str, folder: Path) -> Path | None:
+    """The checkpoint to go on from, or None to start anew.
+
+    Raises:
+        UserError: a file is named and is not there.
+    """
+    if resume == "never":
+        return None
+    if resume == "auto":
+        return folder / LAST if (folder / LAST).is_file() else None
+    if not Path(resume).is_file():
+        raise UserError(f"train.resume={resume}: no such checkpoint; write auto, never, or the path of one")
+    return Path(resume)
+
+
+def load_training(
+    path: Path, model: GroupViT, optimiser: torch.optim.Optimizer, configuration: dict[str, Any], recipe: str
+) -> dict[str, Any]:
+    """Load weights and optimiser in place; returns the other parts.
+
+    Raises:
+        UserError: the file is damaged, holds weights only, is of another size or training set, or was made
+            by another training configuration.
+    """
+    content = read_weight_file(path)
+    missing = [name for name in _PARTS if name not in content]
+    if missing:
+        raise UserError(
+            f"{path}: holds weights but no state of training; to start from its weights write train.init={path} "
+            "train.resume=never"
+        )
+    if content["config"] != model.config.to_dict():
+        raise UserError(
+            f"{path}: is of a model of another size ({_first_difference(content['config'], model.config.to_dict())}); "
+            "write the same train.model and train.image_size, or another train.output"
+        )
+    if content["training_set"] != recipe:
+        raise UserError(
+            f"{path}: was trained on a training set of another configuration (recipe {content['training_set']}, "
+            f"and the table now has {recipe}); write train.resume=never or another train.output"
+        )
+    before, now = _bound(content["configuration"]), _bound(configuration)
+    if before != now:
+        raise UserError(
+            f"{path}: was made with another configuration ({_first_difference(before, now, 'train.')}); "
+            "write the same, or train.resume=never, or another train.output"
+        )
+    try:
+        model.load_state_dict(content["model"])
+        optimiser.load_state_dict(content["optimiser"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: does not fit this model ({' '.join(str(error).split())[:160]})") from None
+    return {name: content[name] for name in _PARTS if name != "optimiser"}
+
+
+def _bound(configuration: dict[str, Any]) -> dict[str, Any]:
+    """The options of training that shape its result."""
+    return {name: value for name, value in configuration["train"].items() if name not in _FREE}
+
+
+def _first_difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            return f"{prefix}{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+    return "nothing differs"

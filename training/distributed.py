@@ -1,0 +1,123 @@
+"""The one module that talks to Horovod; without it (one process) everything here is the identity.
+
+Kept small on purpose: Horovod's last release is of 2023, and whoever replaces it replaces this file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+
+__all__ = ["average_", "barrier", "broadcast", "collect", "gather", "launched", "rank", "size", "start", "sum_"]
+
+_HOROVOD: Any = None
+
+
+def launched() -> bool:
+    """Whether horovodrun or horovod.spark started this process."""
+    return "HOROVOD_RANK" in os.environ or "HOROVOD_ELASTIC" in os.environ
+
+
+def start() -> None:
+    """Join the other processes, if this one was launched beside some.
+
+    Raises:
+        UserError: launched by horovodrun, and Horovod is not installed here.
+    """
+    global _HOROVOD
+    if _HOROVOD is not None or not launched():
+        return
+    try:
+        import horovod.torch as horovod
+    except ImportError as error:
+        raise UserError(
+            f"horovodrun started this process and Horovod's torch part does not load ({error}); run make setup here"
+        ) from error
+    horovod.init()
+    _HOROVOD = horovod
+
+
+def horovod() -> Any:
+    """Horovod's torch module, once :func:`start` has joined; None for a single process."""
+    return _HOROVOD
+
+
+def rank() -> int:
+    """This process among all, from 0."""
+    return _HOROVOD.rank() if _HOROVOD is not None else 0
+
+
+def local_rank() -> int:
+    """This process among those of its host, from 0."""
+    return _HOROVOD.local_rank() if _HOROVOD is not None else 0
+
+
+def local_size() -> int:
+    """Processes on this host."""
+    return _HOROVOD.local_size() if _HOROVOD is not None else 1
+
+
+def size() -> int:
+    """Number of processes."""
+    return _HOROVOD.size() if _HOROVOD is not None else 1
+
+
+def average_(tensor: torch.Tensor, name: str) -> None:
+    """Replace ``tensor`` by its mean over all ranks."""
+    if size() > 1:
+        _HOROVOD.allreduce_(tensor, op=_HOROVOD.Average, name=name)
+
+
+def sum_(tensor: torch.Tensor, name: str) -> torch.Tensor:
+    """``tensor`` summed over all ranks, in place and returned."""
+    if size() > 1:
+        _HOROVOD.allreduce_(tensor, op=_HOROVOD.Sum, name=name)
+    return tensor
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's Python value, on every rank."""
+    return _HOROVOD.broadcast_object(value, root_rank=0) if size() > 1 else value
+
+
+def collect(value: Any) -> list[Any]:
+    """Every rank's Python value, in rank order."""
+    return _HOROVOD.allgather_object(value) if size() > 1 else [value]
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if size() > 1:
+        _HOROVOD.barrier()
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all ranks; backward sums the ranks' gradients (Horovod's own allgather averages them)."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        ctx.first = sum(counts[: rank()])
+        ctx.count = len(rows)
+        return _HOROVOD.allgather(rows.contiguous(), name=f"gather.{tuple(rows.shape[1:])}")
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        whole = gradient.contiguous().clone()
+        sum_(whole, f"gather.backward.{tuple(gradient.shape[1:])}")
+        return whole[ctx.first : ctx.first + ctx.count], None
+
+
+def gather(rows: torch.Tensor, counts: Sequence[int]) -> tuple[torch.Tensor, int]:
+    """float32 (b, ...) of this rank -> (B, ...) of all in rank order, and the place of its own first row.
+
+    Args:
+        counts: rows of every rank. Differentiable, see :class:`_Gather` and ``models.losses``.
+    """
+    if size() == 1:
+        return rows, 0
+    return _Gather.apply(rows, tuple(counts)), sum(counts[: rank()])
