@@ -1,0 +1,323 @@
+"""The zero-shot protocol in plain torch: from an image and class texts to scores per pixel (GroupViT, section 4).
+
+For a window of h x w pixels: the soft assignment maps of the grouping stages are multiplied to one map
+per segment, brought to pixels bilinearly, and every pixel goes to its best segment. A segment's class scores
+are P0 x P1: P0 the softmax over all classes, P1 the softmax over the ``top`` classes nearest to the pooled
+feature. With a background rule, a pixel whose best score is below min(threshold, the window's best segment
+score) counts for the background. An image is covered by overlapping windows; scores are summed and divided by
+the number of windows over each pixel.
+
+Two things the paper leaves open: background pixels score 1 for the background and keep their class
+scores, and a window whose sides are no multiples of the patch size is resized to the nearest multiples
+for the model alone (maps and scores stay at the window's own size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.nn import functional
+
+from configs.errors import UserError
+from models.groupvit import GroupViT, ImageFeatures
+from models.tokenize import tokenize, trim
+
+__all__ = [
+    "TEMPLATE", "Protocol", "WindowResult", "apply_background", "best_classes", "check_class_names", "class_texts",
+    "encode_windows", "group_maps", "resize_short_side", "segment_scores", "slide", "slide_images", "window_places",
+    "window_scores",
+]  # fmt: skip
+
+TEMPLATE = "a photo of a {}."
+_TEXTS_A_BATCH = 256
+_CHANNELS_A_STEP = 8
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Sizes and thresholds of a benchmark, in pixels after resizing."""
+
+    short_side: int = 448
+    window: int = 448
+    stride: int = 224
+    background_threshold: float | None = None
+    """None: the class list has no background."""
+    top: int = 5
+    """Classes kept of a window, nearest to its pooled feature."""
+    long_side: int = 2048
+    """A very long image is resized to this instead, its short side then being smaller."""
+    template: str = TEMPLATE
+
+
+class WindowResult(NamedTuple):
+    """What the model says of B windows of h x w pixels; G segments, C classes."""
+
+    segments: torch.Tensor
+    """(B, h, w) int64: the segment each pixel belongs to."""
+    scores: torch.Tensor
+    """(B, G, C): P0 x P1, zero outside ``classes``."""
+    classes: torch.Tensor
+    """(B, top) int64, ascending: the classes kept."""
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Refuse class lists that cannot be told apart; ``where`` names the file or option.
+
+    Raises:
+        UserError: no class, an empty name, or two names that differ in case and spaces only.
+    """
+    if not names:
+        raise UserError(f"{where}: no class names; write at least one")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        key = " ".join(name.split()).casefold()
+        if not key:
+            raise UserError(f"{where}: class {number} has no name; write one or remove it")
+        if key in seen:
+            raise UserError(
+                f"{where}: classes {seen[key]} and {number} are both '{name.strip()}'; "
+                "give each class a name of its own"
+            )
+        seen[key] = number
+
+
+@torch.no_grad()
+def class_texts(model: GroupViT, names: Sequence[str], template: str = TEMPLATE) -> torch.Tensor:
+    """n class names -> (n, E) in the common space, rows L2-normalised, on the model's device."""
+    parameter = next(model.parameters())
+    tokens = trim(tokenize([template.format(name) for name in names], model.config.context_length))
+    parts = [model.encode_text(part.to(parameter.device)) for part in tokens.split(_TEXTS_A_BATCH)]
+    return functional.normalize(torch.cat(parts), dim=-1)
+
+
+def group_maps(features: ImageFeatures, size: tuple[int, int]) -> torch.Tensor:
+    """Soft maps of all grouping stages multiplied, at ``size`` pixels: (B, G, height, width).
+
+    Before the interpolation a patch's values over the G segments sum to 1.
+    """
+    product = features.assignments[0]
+    for assignment in features.assignments[1:]:
+        product = assignment @ product
+    return functional.interpolate(
+        product.unflatten(-1, features.grid), size=size, mode="bilinear", align_corners=False
+    )
+
+
+def segment_scores(
+    features: ImageFeatures, texts: torch.Tensor, scale: torch.Tensor, top: int = 5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class scores of the segments, P0 x P1, and the classes kept.
+
+    Args:
+        features: of B images in evaluation mode.
+        texts: (C, E), rows L2-normalised.
+        scale: the inverse temperature.
+        top: classes kept, those nearest to the pooled feature (all where there are fewer).
+
+    Returns:
+        (B, G, C) scores in [0, 1], zero for classes that are not kept; (B, min(top, C)) int64 ascending.
+    """
+    assert features.segments is not None, "segments are there in evaluation mode only"
+    logits = functional.normalize(features.segments, dim=-1) @ texts.T * scale
+    nearness = functional.normalize(features.pooled, dim=-1) @ texts.T
+    kept = nearness.topk(min(top, len(texts)), dim=-1).indices.sort(dim=-1).values
+    dropped = torch.ones_like(nearness, dtype=torch.bool).scatter_(-1, kept, False)
+    filtered = logits.masked_fill(dropped[:, None], -torch.inf)
+    return logits.softmax(dim=-1) * filtered.softmax(dim=-1), kept
+
+
+@torch.no_grad()
+def encode_windows(model: GroupViT, images: torch.Tensor, texts: torch.Tensor, top: int = 5) -> WindowResult:
+    """Normalised windows (B, 3, h, w) of any size -> segments of pixels and class scores of segments."""
+    size = (images.shape[-2], images.shape[-1])
+    features = model.encode_image(_fit_patches(images, model.config.patch_size), with_maps=True)
+    scores, kept = segment_scores(features, texts, model.scales().caption, top)
+    return WindowResult(group_maps(features, size).argmax(dim=1), scores, kept)
+
+
+def window_scores(model: GroupViT, images: torch.Tensor, texts: torch.Tensor, top: int = 5) -> torch.Tensor:
+    """Normalised windows (B, 3, h, w) -> class scores of every pixel (B, C, h, w), without background."""
+    result = encode_windows(model, images, texts, top)
+    return _spread(result.scores.transpose(1, 2), result.segments)
+
+
+def apply_background(scores: torch.Tensor, best: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Put a background channel first: 1 where the best class scores below min(threshold, best), else 0.
+
+    Args:
+        scores: (B, C, ...) class scores of pixels or of segments.
+        best: (B,) the highest score of any segment of each window.
+        threshold: of the benchmark.
+
+    Returns:
+        (B, C + 1, ...); the class scores are unchanged.
+    """
+    limit = best.clamp(max=threshold).view(-1, *[1] * (scores.ndim - 2))
+    background = scores.amax(dim=1) < limit
+    return torch.cat([background[:, None].to(scores.dtype), scores], dim=1)
+
+
+def window_places(
+    height: int, width: int, window: int, stride: int
+) -> tuple[tuple[int, int], list[tuple[int, int]]]:
+    """Size of the windows that cover an image, and their top left corners, row by row.
+
+    Windows step by ``stride``; the last of a row or column is moved back to end with the image. An image
+    smaller than a window is one window in that direction.
+    """
+    rows, columns = _starts(height, window, stride), _starts(width, window, stride)
+    return (min(window, height), min(window, width)), [(row, column) for row in rows for column in columns]
+
+
+def slide(
+    model: GroupViT,
+    image: torch.Tensor,
+    texts: torch.Tensor,
+    window: int,
+    stride: int,
+    background_threshold: float | None = None,
+    top: int = 5,
+    max_windows: int = 32,
+) -> torch.Tensor:
+    """Scores of a whole image, its windows encoded together.
+
+    Args:
+        model: in evaluation mode.
+        image: (3, H, W), normalised (models.pixels), of any size.
+        texts: (C, E) of :func:`class_texts`, background not among them.
+        window: side of the windows in pixels.
+        stride: step from one window to the next.
+        background_threshold: None leaves the background out.
+        top: classes kept of a window.
+        max_windows: at most so many windows pass the model at once; changes memory and speed only.
+
+    Returns:
+        (C, H, W), or (C + 1, H, W) with the background first.
+    """
+    protocol = Protocol(window=window, stride=stride, background_threshold=background_threshold, top=top)
+    return next(slide_images(model, [image], texts, protocol, max_windows))
+
+
+@torch.no_grad()
+def slide_images(
+    model: GroupViT,
+    images: Sequence[torch.Tensor],
+    texts: torch.Tensor,
+    protocol: Protocol,
+    max_windows: int = 32,
+) -> Iterator[torch.Tensor]:
+    """:func:`slide` for several images of any sizes: equal windows of all of them share batches.
+
+    Yields the scores image by image, so that only one image's are held.
+    """
+    places = [window_places(*image.shape[-2:], protocol.window, protocol.stride) for image in images]
+    results = _encode_all(model, images, places, texts, protocol.top, max_windows)
+    for number, (image, (size, corners)) in enumerate(zip(images, places, strict=True)):
+        canvas = texts.new_zeros(len(texts) + (protocol.background_threshold is not None), *image.shape[-2:])
+        for corner, result in zip(corners, results.pop(number), strict=True):
+            _add_window(canvas, corner, size, result, protocol.background_threshold)
+        yield canvas.div_(_hits(image.shape[-2:], size, corners).to(canvas))
+
+
+def best_classes(scores: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Scores (C, H, W), none negative, resized bilinearly to ``size`` -> the best class there, int64.
+
+    The first of equals wins. Works on a few classes at a time, as hundreds of classes at the size of a
+    photo do not fit into memory, and leaves out those that score nowhere.
+    """
+    value = scores.new_zeros(size)
+    label = torch.zeros(size, dtype=torch.int64, device=scores.device)
+    present = scores.flatten(1).amax(dim=1).nonzero().flatten()
+    for part in present.split(_CHANNELS_A_STEP):
+        channels = scores[part]
+        if channels.shape[-2:] != tuple(size):
+            channels = functional.interpolate(
+                channels[None], size=size, mode="bilinear", align_corners=False
+            )[0]
+        highest, index = channels.max(dim=0)
+        better = highest > value
+        value = torch.where(better, highest, value)
+        label = torch.where(better, part[index], label)
+    return label
+
+
+def resize_short_side(image: np.ndarray, short_side: int, long_side: int = 2048) -> np.ndarray:
+    """uint8 (H, W, 3) resized as mmseg's ``Resize(scale=(long_side, short_side), keep_ratio=True)`` does it."""
+    height, width = image.shape[:2]
+    factor = min(long_side / max(height, width), short_side / min(height, width))
+    size = (max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+def _fit_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
+    size = tuple(max(round(side / patch), 1) * patch for side in images.shape[-2:])
+    if size == tuple(images.shape[-2:]):
+        return images
+    return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    count = max(length - window + stride - 1, 0) // stride + 1
+    return [max(min(number * stride + window, length) - window, 0) for number in range(count)]
+
+
+def _spread(values: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+    """Values (B, C, G) of segments -> (B, C, h, w) of the pixels that belong to them."""
+    batch, classes, _ = values.shape
+    flat = segments.flatten(1)[:, None].expand(batch, classes, -1)
+    return values.gather(2, flat).unflatten(2, segments.shape[1:])
+
+
+def _encode_all(
+    model: GroupViT,
+    images: Sequence[torch.Tensor],
+    places: Sequence[tuple[tuple[int, int], list[tuple[int, int]]]],
+    texts: torch.Tensor,
+    top: int,
+    max_windows: int,
+) -> dict[int, list[WindowResult]]:
+    """Results of each image's windows, in order; windows of one size go together whatever their image."""
+    by_size: dict[tuple[int, int], list[tuple[int, torch.Tensor]]] = {}
+    for number, (image, (size, corners)) in enumerate(zip(images, places, strict=True)):
+        cut = [image[:, y : y + size[0], x : x + size[1]] for y, x in corners]
+        by_size.setdefault(size, []).extend((number, window) for window in cut)
+    results: dict[int, list[WindowResult]] = {number: [] for number in range(len(images))}
+    for windows in by_size.values():
+        for start in range(0, len(windows), max_windows):
+            chunk = windows[start : start + max_windows]
+            batch = torch.stack([window for _, window in chunk]).to(texts.dtype)
+            found = encode_windows(model, batch, texts, top)
+            for place, (number, _) in enumerate(chunk):
+                results[number].append(WindowResult(*(part[place] for part in found)))
+    return results
+
+
+def _add_window(
+    canvas: torch.Tensor,
+    corner: tuple[int, int],
+    size: tuple[int, int],
+    result: WindowResult,
+    threshold: float | None,
+) -> None:
+    """Add a window's scores to the image's; only the classes kept have any."""
+    values, channels = result.scores[:, result.classes].T, result.classes
+    if threshold is not None:
+        values = apply_background(values[None], values.max()[None], threshold)[0]
+        channels = functional.pad(channels + 1, (1, 0))
+    view = canvas[:, corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]]
+    view.index_add_(0, channels, values[:, result.segments])
+
+
+def _hits(
+    shape: torch.Size | tuple[int, ...], size: tuple[int, int], corners: Sequence[tuple[int, int]]
+) -> torch.Tensor:
+    """(H, W): how many windows cover each pixel."""
+    hits = torch.zeros(tuple(shape))
+    for y, x in corners:
+        hits[y : y + size[0], x : x + size[1]] += 1
+    return hits
