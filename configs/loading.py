@@ -22,13 +22,24 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "index.kind": ("auto", "flat", "ivf", "ivfpq"),
     "archives.ranking": ("paper", "calibrated", "compat"),
     "archives.device": ("auto", "cpu", "gpu"),
+    "train.model": ("paper", "small", "demo", "tiny"),
+    "train.sampling": ("cluster", "top", "caption-nouns", "none"),
+    "train.reduction": ("log_sum", "mean_log"),
+    "train.augment": ("recipe", "light", "none"),
+    "train.reader": ("petastorm", "arrow"),
+    "train.bad_images": ("replace", "stop"),
+    "train.device": ("auto", "cpu", "cuda"),
+    "train.precision": ("auto", "fp32", "bf16"),
+    "train.nonfinite": ("skip", "stop"),
 }
 _FORMATS = ("webdataset", "parquet", "files", "table", "yfcc14m", "embeddings")
 _POSITIVE = (
     "ingest.short_side ingest.max_pixels ingest.max_image_bytes ingest.rows_per_part ingest.image_seconds "
     "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb index.train_rows "
     "index.recall_queries archives.neighbours archives.top archives.batch_size "
-    "export.archive_length export.row_group_rows export.shard_rows"
+    "export.archive_length export.row_group_rows export.shard_rows "
+    "train.epochs train.batch_size train.accumulate train.temperature train.lr train.shuffle_groups train.prefetch "
+    "train.save_steps train.keep train.commit_steps train.log_steps train.max_skipped"
 ).split()
 
 

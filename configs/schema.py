@@ -123,8 +123,10 @@ class ArchivesConfig:
     top: int = _option(32, "A: concepts kept in an archive")
     ranking: str = _option("paper", "paper | calibrated | compat")
     include_anchor: bool = _option(False, "let an image retrieve itself (the released code does)")
-    z_weight: float = _option(0.5, "calibrated: weight of the z-scored cosine")
-    vote_temperature: float = _option(20.0, "calibrated: neighbours vote with exp(temperature x (s - s_max))")
+    z_weight: float = _option(
+        0.5, "calibrated: weight of what CLIP says of the image against the neighbours' votes"
+    )
+    vote_temperature: float = _option(10.0, "calibrated: neighbours vote with exp(temperature x (s - s_max))")
     clusters: bool = _option(True, "group an archive's concepts for cluster-guided sampling")
     seed: int = _option(0, "seed of the clusters")
     batch_size: int = _option(1024, "pairs ranked at a time")

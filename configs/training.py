@@ -13,9 +13,7 @@ __all__ = ["TrainConfig"]
 class TrainConfig:
     """GroupViT training (paper, section 4.1; GroupViT, section 4). Rates are for a global batch of 4096."""
 
-    output: str = option(
-        "", "folder of checkpoints, TensorBoard and pictures; empty: <workspace>/training"
-    )
+    output: str = option("", "folder of checkpoints, TensorBoard and pictures; empty: <workspace>/training")
     model: str = option("paper", "size of GroupViT: paper | small | demo | tiny")
     init: str = option("", "weight file to start from (training or models.hf wrote it); empty: random")
     resume: str = option("auto", "auto: go on from <output>/last.pt if there is one | never | a checkpoint")
@@ -43,7 +41,9 @@ class TrainConfig:
     shuffle_groups: int = option(16, "row groups whose rows are shuffled together; more costs memory")
     workers: int = option(-1, "decoding processes a training process; -1: its share of the cores, 0: none")
     prefetch: int = option(4, "batches prepared ahead")
-    bad_images: str = option("replace", "a JPEG in the table that does not decode: replace (grey, counted) | stop")
+    bad_images: str = option(
+        "replace", "a JPEG in the table that does not decode: replace (grey, counted) | stop"
+    )
     device: str = option("auto", "auto | cpu | cuda")
     precision: str = option("auto", "auto (bf16 on GPU and on CPUs that have it) | fp32 | bf16")
     compile: bool = option(False, "torch.compile both encoders")

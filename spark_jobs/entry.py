@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from configs.arguments import parse_config
 from configs.errors import UserError, run_entry
-from configs.loading import describe_options, load_config
 from configs.schema import CocuConfig
 from spark_jobs.addresses import resolve
 
@@ -20,21 +19,7 @@ __all__ = ["check_workspace", "job_entry", "parse_arguments"]
 
 def parse_arguments(argv: Sequence[str], job: str, text: str, sections: Sequence[str]) -> CocuConfig:
     """The configuration from ``--config FILE key=value ...``; ``--help`` shows the job's options."""
-    parser = argparse.ArgumentParser(
-        prog=f"spark-submit spark_jobs/{job}.py",
-        description=text,
-        epilog="options of this job (in the file, or as key=value):\n"
-        + describe_options("", *sections, "spark"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config", metavar="FILE", help="YAML file with the configuration, e.g. configs/demo.yaml"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the file")
-    arguments = parser.parse_args(list(argv))
-    if not arguments.config and not arguments.overrides:
-        raise UserError(f"say what to work on: {job}.py --config configs/demo.yaml (or --help)")
-    return load_config(arguments.config, arguments.overrides)
+    return parse_config(argv, f"spark-submit spark_jobs/{job}.py", text, [*sections, "spark"])
 
 
 def check_workspace(config: CocuConfig) -> None:

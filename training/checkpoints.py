@@ -43,7 +43,9 @@ def write_checkpoint(folder: Path, step: int, model: GroupViT, **parts: Any) -> 
     try:
         save_model(path, model, **parts)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise UserError(f"{path}: cannot write the checkpoint ({error}); free space or set train.output") from None
+        raise UserError(
+            f"{path}: cannot write the checkpoint ({error}); free space or set train.output"
+        ) from None
     return path
 
 

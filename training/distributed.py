@@ -13,7 +13,18 @@ import torch
 
 from configs.errors import UserError
 
-__all__ = ["average_", "barrier", "broadcast", "collect", "gather", "launched", "rank", "size", "start", "sum_"]
+__all__ = [
+    "average_",
+    "barrier",
+    "broadcast",
+    "collect",
+    "gather",
+    "launched",
+    "rank",
+    "size",
+    "start",
+    "sum_",
+]
 
 _HOROVOD: Any = None
 
