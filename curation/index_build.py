@@ -20,6 +20,7 @@ from curation.index_search import SearchQuality, tune
 from curation.index_spec import IndexSpec, split_rows
 from curation.keys import hash_keys, string_buffers
 from curation.products import row_products
+from curation.ranking import separations
 
 __all__ = ["IndexWriter", "caption_cosines", "concept_table"]
 
@@ -187,6 +188,7 @@ class IndexWriter:
         self._write_keys()
         with pa.ipc.new_file(str(self._build / "concepts.arrow"), self.concepts.schema) as sink:
             sink.write_table(self.concepts.combine_chunks(), max_chunksize=max(1, len(self.concepts)))
+        self._write_separations()
         self._join_splits()
         metadata = self._metadata(extra or {})
         self._write_metadata(metadata)
@@ -263,6 +265,14 @@ class IndexWriter:
                 sink.write_table(table, max_chunksize=max(1, self.rows))
         for name in ("key_offsets.npy", "key_bytes"):
             (self._build / name).unlink()
+
+    def _write_separations(self) -> None:
+        ids, cosines = (
+            np.load(self._build / name, mmap_mode="r" if self._arrays["cosines"].rows else None)
+            for name in ("concept_ids.npy", "cosines.npy")
+        )
+        statistics = (self.concepts[name].to_numpy() for name in ("cosine_mean", "cosine_std"))
+        np.save(self._build / "separation.npy", separations(ids, cosines, *statistics))
 
     def _join_splits(self) -> None:
         for number, parts in enumerate(self._parts):

@@ -10,6 +10,7 @@
     cosines.npy          float32 (m,)     }
     concepts.arrow       concept_id int32, concept string, embedding fixed_size_list<float32>[d],
                          cosine_mean float32, cosine_std float32
+    separation.npy       float32 (V,), ``ranking.separations``
 
 Rows count through all splits. Everything is memory-mapped: any number of processes of a host share one
 copy. Nothing in it can run code when it is read.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from curation.index_faiss import open_faiss
 
 __all__ = ["FORMAT", "OpenIndex", "Split", "check_file", "file_checksum", "open_index", "split_folder"]
 
-FORMAT = "cocu-index-1"
+FORMAT = "cocu-index-2"
 CONCEPT_COLUMNS = ("concept_id", "concept", "embedding", "cosine_mean", "cosine_std")
 
 
@@ -62,6 +63,7 @@ class OpenIndex:
         concepts: strings (V,).
         concept_embeddings: float32 (V, d), L2-normalised.
         cosine_mean, cosine_std: float32 (V,): of the concept's cosine with the images of the corpus.
+        separation: float32 (V,): how much higher the cosine is where the caption names the concept.
         metadata: index.json.
     """
 
@@ -78,10 +80,10 @@ class OpenIndex:
     concept_embeddings: np.ndarray
     cosine_mean: np.ndarray
     cosine_std: np.ndarray
+    separation: np.ndarray
     metadata: dict[str, Any]
     nprobe: int = 0
     refine: int = 1
-    notes: list[str] = field(default_factory=list)
 
     @property
     def device(self) -> str:
@@ -133,6 +135,7 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         concept_embeddings=concepts["embedding"],
         cosine_mean=concepts["cosine_mean"],
         cosine_std=concepts["cosine_std"],
+        separation=_open_array(root, "separation.npy", np.float32, (metadata["concepts"],)),
         metadata=metadata,
         nprobe=metadata["search"]["nprobe"],
         refine=metadata["search"]["refine"],

@@ -52,10 +52,11 @@ def calibrated(
     cosine: Callable[[int, int | None], float],
     mean: Vector,
     std: Vector,
+    separation: Vector,
     z_weight: float,
     temperature: float,
 ) -> list[tuple[int, float]]:
-    """log share of the weighted votes + z_weight x standardised cosine."""
+    """log share of the weighted votes + z_weight x (d z - d^2 / 2)."""
     present = [(row, s) for row, s in zip(neighbours, similarities, strict=True) if row >= 0]
     if not present:
         return []
@@ -66,5 +67,26 @@ def calibrated(
     for concept in candidates(captions, neighbours):
         share = math.fsum(vote for row, vote in votes.items() if concept in captions[row]) / total
         z = (cosine(concept, None) - mean[concept]) / std[concept] if std[concept] else 0.0
-        scores[concept] = math.log(share) + z_weight * z
+        d = separation[concept]
+        scores[concept] = math.log(share) + z_weight * (d * z - d * d / 2)
     return by_score(scores)
+
+
+def separations(
+    captions: Sequence[Sequence[int]],
+    cosine: Callable[[int, int | None], float],
+    mean: Vector,
+    std: Vector,
+) -> list[float]:
+    """d(t): mean z over the images whose captions name t and 30 imagined ones of the mean z of all names."""
+    named: list[list[float]] = [[] for _ in mean]
+    for row, caption in enumerate(captions):
+        for concept in caption:
+            if std[concept]:
+                named[concept].append((cosine(concept, row) - mean[concept]) / std[concept])
+    every = [z for values in named for z in values]
+    typical = math.fsum(every) / max(1, len(every))
+    return [
+        (math.fsum(values) + 30 * typical) / (len(values) + 30) if spread else 0.0
+        for values, spread in zip(named, std, strict=True)
+    ]

@@ -25,6 +25,7 @@ from curation.index import (
 )
 from curation.index_search import recall
 from curation.keys import hash_keys
+from curation.ranking import separations
 from tests.curation.synthetic import Corpus, build, make_corpus
 
 ROWS = 2_000
@@ -260,6 +261,8 @@ def test_side_arrays_are_those_of_the_corpus(corpus, flat):
     images = corpus.vectors[corpus.captions.row_ids()].astype(np.float64)
     expected = (images * corpus.concept_embeddings[corpus.captions.values]).sum(axis=1)
     assert np.allclose(flat.cosines, expected, atol=1e-6)
+    statistics = (corpus.cosine_mean, corpus.cosine_std)
+    assert np.array_equal(flat.separation, separations(flat.captions.values, flat.cosines, *statistics))
 
 
 def test_files_are_mapped_not_read(flat):

@@ -12,7 +12,7 @@ import pytest
 from configs.errors import UserError
 from curation.csr import Csr
 from curation.index import OpenIndex, caption_cosines
-from curation.ranking import rank
+from curation.ranking import rank, separations
 from tests.curation import naive
 from tests.curation.synthetic import unit
 
@@ -27,6 +27,9 @@ def index_of(
     """What ranking reads of an index, in memory."""
     count, d = concept_embeddings.shape
     lists = Csr.from_lists(captions)
+    cosines = caption_cosines(images, lists, concept_embeddings)
+    mean = np.zeros(count, np.float32) if mean is None else mean
+    std = np.ones(count, np.float32) if std is None else std
     return OpenIndex(
         folder=Path("memory"),
         kind="flat",
@@ -36,11 +39,12 @@ def index_of(
         keys=pa.array([str(row) for row in range(len(images))], pa.large_string()),
         key_hashes=np.zeros(len(images), np.uint64),
         captions=lists,
-        cosines=caption_cosines(images, lists, concept_embeddings),
+        cosines=cosines,
         concepts=pa.array([f"c{number}" for number in range(count)]),
         concept_embeddings=concept_embeddings,
-        cosine_mean=np.zeros(count, np.float32) if mean is None else mean,
-        cosine_std=np.ones(count, np.float32) if std is None else std,
+        cosine_mean=mean,
+        cosine_std=std,
+        separation=separations(lists.values, cosines, mean, std),
         metadata={},
     )
 
@@ -151,6 +155,7 @@ def test_calibrated_scores_equal_the_formula_on_random_corpora():
                 cosine_of(index, anchor),
                 index.cosine_mean.tolist(),
                 index.cosine_std.tolist(),
+                index.separation.tolist(),
                 weight,
                 temperature,
             )
@@ -159,6 +164,18 @@ def test_calibrated_scores_equal_the_formula_on_random_corpora():
             if all(value == 0 or value > 0.05 for value in spread):
                 assert_same(found[number], expected)
                 compared += 1
+    assert compared > 300
+
+
+def test_separations_equal_their_definition():
+    rng = np.random.default_rng(5)
+    compared = 0
+    for _ in range(50):
+        index, anchors, _, _ = random_case(rng)
+        mean, std = index.cosine_mean.tolist(), index.cosine_std.tolist()
+        expected = naive.separations(index.captions.to_lists(), cosine_of(index, anchors[0]), mean, std)
+        assert index.separation == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        compared += sum(value != 0 for value in expected)
     assert compared > 300
 
 
