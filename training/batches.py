@@ -11,13 +11,24 @@ ranks or of workers. The order of batches is that of the tables.
 
 from __future__ import annotations
 
+import math
+import queue
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 import torch
+
+from configs.errors import UserError
+from curation.sampling import MODES
+from models.pixels import MEAN, STD
+from training import texts
+from training.augment import KINDS, Augmenter, AugmentOptions
+from training.decode import CHUNK, Bad, DecodePool, decode_rows
 
 __all__ = ["Batch", "BatchMaker", "BatchOptions", "make_batches"]
 
@@ -77,7 +88,15 @@ class BatchMaker:
 
     def __init__(self, options: BatchOptions) -> None:
         """Raises UserError for an option that cannot be."""
+        _check(options)
         self.options = options
+        self._augment = AugmentOptions(options.augment, options.image_size, options.seed, MEAN, STD)
+        self._pool: DecodePool | None = None
+
+    @property
+    def process_ids(self) -> list[int]:
+        """Of the decoding processes that run now."""
+        return self._pool.process_ids if self._pool else []
 
     def batches(self, tables: Iterable[pa.Table | pa.RecordBatch], epoch: int) -> Iterator[Batch]:
         """One batch a table, in their order. ``tables`` is read in a thread of its own, if there are workers.
@@ -88,16 +107,84 @@ class BatchMaker:
             UserError: a column is missing; an image does not decode and ``bad_images`` is stop.
             RuntimeError: a decoding process died.
         """
-        raise NotImplementedError
+        if self.options.workers == 0:
+            augmenter = Augmenter(self._augment)
+            for table in tables:
+                yield self._begin(table, epoch, augmenter).finish()
+            return
+        if self._pool is None:
+            self._pool = DecodePool(self._augment, self.options.workers)
+        begun = _Begun(self.options.prefetch)
+        arguments = (tables, epoch, self._pool, begun)
+        thread = threading.Thread(target=self._begin_all, args=arguments, daemon=True, name="batches")
+        thread.start()
+        complete = False
+        try:
+            while (batch := begun.take()) is not None:
+                yield batch.finish()
+            complete = True
+        finally:
+            begun.stop()
+            if not complete:
+                self.close()
+            thread.join(timeout=_READER_SECONDS)
 
     def close(self) -> None:
         """End the processes. The maker can be used again."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _begin_all(
+        self, tables: Iterable[pa.Table | pa.RecordBatch], epoch: int, pool: DecodePool, begun: _Begun
+    ) -> None:
+        iterator = iter(tables)
+        try:
+            while begun.has_room() and (table := next(iterator, None)) is not None:
+                begun.put(self._begin(table, epoch, pool))
+            begun.put(None)
+        except BaseException as error:  # for whoever takes the batches
+            begun.put(error)
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    def _begin(
+        self, table: pa.Table | pa.RecordBatch, epoch: int, decoder: DecodePool | Augmenter
+    ) -> _Unfinished:
+        """Hand a table's images to the decoder, then see to its texts."""
+        options = self.options
+        _check_columns(table)
+        keys = texts.strings(table, "key")
+        jpegs = table.column("image").to_pylist()
+        shape = (len(keys), options.image_size, options.image_size, 3)
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=options.pin)
+        chunks = []
+        for start in range(0, len(keys), CHUNK):
+            rows = slice(start, start + CHUNK)
+            work = (epoch, keys[rows], jpegs[rows], images.numpy()[rows])
+            if isinstance(decoder, DecodePool):
+                chunks.append(decoder.submit(*work))
+            else:
+                chunks.append(_done(decode_rows(decoder, *work)))
+        captions = texts.caption_tokens(table, options.context_length)
+        prompts = texts.prompt_tokens(
+            table,
+            epoch,
+            sampling=options.sampling,
+            prompts=options.prompts,
+            temperature=options.temperature,
+            seed=options.seed,
+            context_length=options.context_length,
+        )
+        return _Unfinished(Batch(keys, images, captions, prompts, []), chunks, options.bad_images)
 
 
 def make_batches(
@@ -106,3 +193,97 @@ def make_batches(
     """Batches of one epoch by processes of its own (see :meth:`BatchMaker.batches`)."""
     with BatchMaker(options) as maker:
         yield from maker.batches(tables, epoch)
+
+
+_READER_SECONDS = 10.0  # how long a reader may take to give up when batches are no longer wanted
+_COLUMNS = (
+    "key",
+    "image",
+    "caption",
+    "caption_nouns",
+    "archive_concepts",
+    "archive_scores",
+    "archive_clusters",
+)
+
+
+@dataclass
+class _Unfinished:
+    """A batch some of whose pixels are still to come."""
+
+    batch: Batch
+    chunks: list[Future[Bad]]
+    bad_images: str
+
+    def finish(self) -> Batch:
+        """Wait for the pixels; say what was not decoded."""
+        for number, chunk in enumerate(self.chunks):
+            for row, reason in chunk.result():
+                key = self.batch.keys[number * CHUNK + row]
+                if self.bad_images == "stop":
+                    raise UserError(
+                        f"the image of {key} in the training set cannot be decoded ({reason}): export the "
+                        "training set again, or go on with grey images in such places by bad_images=replace"
+                    )
+                self.batch.bad.append(key)
+        return self.batch
+
+
+class _Begun:
+    """Unfinished batches in order, never more than ``limit``; or the error that ended them."""
+
+    def __init__(self, limit: int) -> None:
+        self._room = threading.Semaphore(limit)
+        self._queue: queue.SimpleQueue[_Unfinished | BaseException | None] = queue.SimpleQueue()
+        self._stopped = False
+
+    def has_room(self) -> bool:
+        """Wait until a batch may be begun; False if none is wanted any more."""
+        self._room.acquire()
+        return not self._stopped
+
+    def put(self, item: _Unfinished | BaseException | None) -> None:
+        self._queue.put(item)
+
+    def take(self) -> _Unfinished | None:
+        """The next one; None after the last."""
+        item = self._queue.get()
+        self._room.release()
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def stop(self) -> None:
+        """No more are wanted."""
+        self._stopped = True
+        self._room.release()
+
+
+def _done(bad: Bad) -> Future[Bad]:
+    future: Future[Bad] = Future()
+    future.set_result(bad)
+    return future
+
+
+def _check(options: BatchOptions) -> None:
+    choices = {"augment": KINDS, "sampling": MODES, "bad_images": ("stop", "replace")}
+    for name, allowed in choices.items():
+        value = getattr(options, name)
+        if value not in allowed:
+            raise UserError(f"{name}={value!r}: write one of {', '.join(allowed)}")
+    least = {"image_size": 1, "prompts": 0, "context_length": 3, "workers": 0, "prefetch": 1}
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value < bound:
+            raise UserError(f"{name}={value}: write {bound} or more")
+    if not (math.isfinite(options.temperature) and options.temperature > 0):
+        raise UserError(f"temperature={options.temperature}: write a number above 0")
+
+
+def _check_columns(table: pa.Table | pa.RecordBatch) -> None:
+    missing = [name for name in _COLUMNS if name not in table.schema.names]
+    if missing:
+        raise UserError(
+            f"the training set has no column {', '.join(missing)}: give a table that export_training wrote "
+            f"(it has {', '.join(table.schema.names)})"
+        )
