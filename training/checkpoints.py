@@ -1,9 +1,9 @@
 """Checkpoints: everything an exact resume needs, in one file that is whole or absent.
 
 The file is one of ``models.weights`` (its ``load_model`` reads the weights for evaluation) with more in it:
-optimiser, progress (epoch, stretches of steps, losses), the states of every rank's random generators, the
-training set's recipe and the whole configuration. Plain values and tensors only, so that reading it with
-``weights_only`` runs nothing.
+optimiser, progress (epoch, reader position as stretches of steps, losses), the training set's recipe and the whole
+configuration. The learning rate's schedule and all random numbers of every rank are functions of seed and position,
+so that there are no generators to store. Plain values and tensors only: reading with ``weights_only`` runs nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LAST", "find_resume", "load_training", "publish", "write_checkpoint"
 LAST = "last.pt"
 BEST = "best.pt"
 _STEP = re.compile(r"step-(\d{9})\.pt")
-_PARTS = ("optimiser", "progress", "generators", "training_set", "configuration")
+_PARTS = ("optimiser", "progress", "training_set", "configuration")
 # What may differ between a checkpoint and the run that goes on from it: where and how, but not what.
 _FREE = frozenset(
     "output init resume epochs reader workers prefetch device precision compile threads nonfinite max_skipped "

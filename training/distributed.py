@@ -78,6 +78,21 @@ def size() -> int:
     return _HOROVOD.size() if _HOROVOD is not None else 1
 
 
+def elastic() -> bool:
+    """Whether horovodrun may add and remove processes while we train."""
+    return _HOROVOD is not None and os.environ.get("HOROVOD_ELASTIC") == "1"
+
+
+def broadcast_tensors(tensors: Sequence[torch.Tensor]) -> None:
+    """Rank 0's values into the tensors of every rank."""
+    if size() > 1:
+        waiting = [
+            _HOROVOD.broadcast_async_(tensor, 0, f"state.{place}") for place, tensor in enumerate(tensors)
+        ]
+        for handle in waiting:
+            _HOROVOD.synchronize(handle)
+
+
 def average_(tensor: torch.Tensor, name: str) -> None:
     """Replace ``tensor`` by its mean over all ranks."""
     if size() > 1:

@@ -18,9 +18,8 @@ import torch
 from models.groupvit import GroupViT
 from models.losses import contrastive_loss, multi_label_loss
 from training import distributed
-from training.augment import MEAN, STD
 
-__all__ = ["LossOptions", "OnDevice", "accumulate_gradients", "normalise"]
+__all__ = ["LossOptions", "OnDevice", "accumulate_gradients"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class OnDevice:
     """A batch on the device of the model."""
 
     images: torch.Tensor
-    """float32 (n, 3, H, W), normalised"""
+    """float32 (n, 3, H, W), normalised (``models.pixels``)"""
     captions: torch.Tensor
     prompts: torch.Tensor | None
 
@@ -48,32 +47,27 @@ class OnDevice:
         return OnDevice(self.images[rows], self.captions[rows], prompts)
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (n, H, W, 3) -> float32 (n, 3, H, W) with ImageNet's mean and deviation taken out."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1) * 255
-    scale = 1 / (torch.tensor(STD, device=images.device).view(3, 1, 1) * 255)
-    return images.permute(0, 3, 1, 2).float().sub_(mean).mul_(scale).contiguous()
-
-
 def accumulate_gradients(
     model: GroupViT,
     batch: OnDevice,
     counts: Sequence[int],
     options: LossOptions,
     generator: torch.Generator | None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Add this rank's gradients to the parameters' ``grad``; their mean over ranks is that of the batch.
 
     Args:
         counts: rows of every rank in this step.
 
     Returns:
-        float32 (3,): total, caption and multi-label loss, whose means over ranks are the batch's.
+        float32 (3,): total, caption and multi-label loss, whose means over ranks are the batch's; bool (n,):
+        whether a row's features are numbers.
     """
     if options.pieces == 1:
-        losses = _losses(model, *_features(model, batch, options.bf16, generator), batch, counts, options)
+        features = _features(model, batch, options.bf16, generator)
+        losses = _losses(model, *features, batch, counts, options)
         losses[0].backward()
-        return losses.detach()
+        return losses.detach(), _sound(features)
     rows = torch.arange(len(batch.images)).tensor_split(options.pieces)
     pieces = [batch.piece(slice(int(part[0]), int(part[-1]) + 1)) for part in rows if len(part)]
     states, image_parts, text_parts = [], [], []
@@ -91,7 +85,14 @@ def accumulate_gradients(
     losses = _losses(model, *whole, batch, counts, options)
     losses[0].backward()
     _backward_pieces(model, pieces, whole, states, options.bf16, generator)
-    return losses.detach()
+    return losses.detach(), _sound(whole)
+
+
+@torch.no_grad()
+def _sound(features: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """bool (n,): rows of which all features are finite."""
+    rows = [part.isfinite().flatten(1).all(dim=1) for part in features if part is not None]
+    return torch.stack(rows).all(dim=0)
 
 
 def _backward_pieces(

@@ -1,0 +1,283 @@
+"""The training loop: batches in, steps, what is logged and kept.
+
+Nothing in a step waits for the GPU: losses, norms and the flags of skipped steps stay on the device and are read
+once every ``log_steps``. A step whose loss or gradient is no number changes neither weights nor statistics: the
+fused optimiser skips it by its ``found_inf`` flag, which every rank sets alike as it comes from the averaged sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from configs.errors import UserError
+from configs.loading import to_plain
+from configs.schema import CocuConfig
+from models.groupvit import GroupViT
+from models.pixels import normalise
+from training import distributed
+from training.batches import Batch, BatchMaker
+from training.checkpoints import publish, write_checkpoint
+from training.pictures import grouping_picture
+from training.plan import EpochPlan
+from training.progress import Progress
+from training.recipe import GradientBuffer, learning_rate
+from training.step import LossOptions, OnDevice, accumulate_gradients
+from training.stream import rank_tables
+from training.telemetry import Telemetry
+from training.training_set import TrainingSet
+
+__all__ = ["Run", "run_epochs"]
+
+
+@dataclass
+class Pending:
+    """What steps since the last line of the log left on the device."""
+
+    values: list[torch.Tensor] = field(default_factory=list)
+    """each float32 (5,): three losses, gradient norm, whether the step was skipped"""
+    suspects: list[torch.Tensor] = field(default_factory=list)
+    keys: list[list[str]] = field(default_factory=list)
+    rows: int = 0
+    waited: float = 0.0
+
+
+@dataclass
+class Run:
+    """Everything a training process holds."""
+
+    config: CocuConfig
+    folder: Path
+    data: TrainingSet
+    model: GroupViT
+    optimiser: torch.optim.Optimizer
+    buffer: GradientBuffer
+    options: LossOptions
+    maker: BatchMaker
+    samples: torch.Tensor
+    """uint8 (n, H, W, 3): images whose grouping maps are drawn"""
+    progress: Progress
+    telemetry: Telemetry | None = None
+    pending: Pending = field(default_factory=Pending)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self.buffer.gradients.device
+
+
+def run_epochs(run: Run, commit: Callable[[], None] | None = None) -> None:
+    """Train from ``run.progress`` to the last epoch.
+
+    Args:
+        commit: elastic training's; called every ``commit_steps``.
+
+    Raises:
+        UserError: steps without a number, images or row groups that cannot be read (see the options).
+    """
+    options = run.config.train
+    if distributed.rank() == 0 and run.telemetry is None:
+        run.telemetry = Telemetry(run.folder, options.epochs * run.data.rows)
+    run.model.train()
+    while run.progress.epoch < options.epochs:
+        run.progress.settle(distributed.size(), options.batch_size)
+        plan = EpochPlan(
+            run.data.group_rows, options.seed, run.progress.epoch, distributed.size(), options.batch_size,
+            options.shuffle_groups, tuple(run.progress.stretches),
+        )  # fmt: skip
+        _run_epoch(run, plan, commit)
+        _finish_epoch(run, plan)
+        if commit is not None:
+            commit()
+
+
+def _run_epoch(run: Run, plan: EpochPlan, commit: Callable[[], None] | None) -> None:
+    options, progress = run.config.train, run.progress
+    done = run.data.rows - plan.left_out - int(plan.counts[progress.steps :].sum())
+    with contextlib.closing(_batches(run, plan)) as batches:
+        for step in range(progress.steps, plan.steps):
+            asked = time.monotonic()
+            batch = next(batches)
+            run.pending.waited += time.monotonic() - asked
+            counts = plan.counts[step]
+            rate = learning_rate(
+                options, options.batch_size * plan.size, progress.epoch + done / run.data.rows
+            )
+            _step(run, batch, counts.tolist(), rate, step, plan)
+            done += int(counts.sum())
+            progress.rows += int(counts.sum())
+            progress.steps, progress.global_step = step + 1, progress.global_step + 1
+            _housekeeping(run, plan, rate, done, commit)
+
+
+def _batches(run: Run, plan: EpochPlan) -> Iterator[Batch]:
+    tables = rank_tables(run.data, plan, distributed.rank(), run.config.train.reader, skip=run.progress.steps)
+    return run.maker.batches(tables, plan.epoch)
+
+
+def _housekeeping(
+    run: Run, plan: EpochPlan, rate: float, done: int, commit: Callable[[], None] | None
+) -> None:
+    options, step = run.config.train, run.progress.global_step
+    saving = step % options.save_steps == 0
+    committing = commit is not None and step % options.commit_steps == 0
+    if step % options.log_steps == 0 or saving or committing:
+        _read_pending(run, rate, run.progress.epoch + done / run.data.rows)
+    if saving:
+        save(run)
+    if committing and commit is not None:
+        commit()
+
+
+def _finish_epoch(run: Run, plan: EpochPlan) -> None:
+    progress = run.progress
+    _read_pending(run, 0.0, progress.epoch + 1.0)
+    progress.left_out += plan.left_out
+    loss = progress.end_epoch()
+    save(run, ended=True)
+    if run.telemetry is None:
+        return
+    note = f", {plan.left_out} rows left out" if plan.left_out else ""
+    print(f"epoch {progress.epoch} of {run.config.train.epochs} done: mean loss {loss:.4f}{note}", flush=True)
+    run.telemetry.writer.add_scalar("epoch/loss", loss, progress.global_step)
+    if len(run.samples):
+        picture = grouping_picture(run.model, run.samples)
+        run.telemetry.picture(f"epoch-{progress.epoch:04d}", picture, progress.global_step)
+
+
+def _step(run: Run, batch: Batch, counts: list[int], rate: float, step: int, plan: EpochPlan) -> None:
+    """Forward, backward, exchange, update."""
+    options = run.config.train
+    statistics = [(kept, kept.clone()) for kept in run.model.buffers()]
+    generator = _generator(run, plan, step)
+    run.buffer.zero()
+    losses, sound = accumulate_gradients(
+        run.model, _to_device(batch, run.device), counts, run.options, generator
+    )
+    run.buffer.scalars.copy_(losses)
+    run.buffer.average()
+    norm = run.buffer.gradients.norm()
+    skip = ~(norm.isfinite() & run.buffer.scalars.isfinite().all())
+    run.buffer.clip(norm, options.clip_norm)
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.found_inf = skip.float()  # type: ignore[attr-defined]
+    run.optimiser.step()
+    run.model.clamp_scales()
+    with torch.no_grad():
+        for now, earlier in statistics:
+            now.copy_(torch.where(skip, earlier, now))
+    pending = run.pending
+    pending.values.append(torch.cat([run.buffer.scalars, torch.stack([norm, skip.float()])]))
+    pending.suspects.append(~sound)
+    pending.keys.append(batch.keys)
+    pending.rows += sum(counts)
+    run.progress.bad_images += len(batch.bad)
+
+
+def _generator(run: Run, plan: EpochPlan, step: int) -> torch.Generator:
+    """Noise of a step: a function of seed, place in the training and rank, so that none has to be stored."""
+    entropy = [run.config.train.seed, plan.epoch, len(plan.done), step, distributed.rank()]
+    seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+    return torch.Generator(run.device).manual_seed(seed)
+
+
+def _to_device(batch: Batch, device: torch.device) -> OnDevice:
+    images, captions, prompts = (
+        None if tensor is None else tensor.to(device, non_blocking=True)
+        for tensor in (batch.images, batch.captions, batch.prompts)
+    )
+    assert images is not None
+    assert captions is not None
+    return OnDevice(normalise(images), captions, prompts)
+
+
+def _read_pending(run: Run, rate: float, epoch: float) -> None:
+    """Fetch what the last steps left on the device; log it and judge it."""
+    pending, run.pending = run.pending, Pending()
+    if not pending.values:
+        return
+    values = torch.stack(pending.values).cpu().numpy().astype(np.float64)
+    good = values[values[:, 4] == 0]
+    progress = run.progress
+    progress.loss_sum += float(good[:, 0].sum())
+    progress.loss_steps += len(good)
+    _judge(run, values[:, 4] != 0, pending)
+    if run.telemetry is None or not len(good):
+        return
+    scales = run.model.scales()
+    mean = good.mean(axis=0)
+    run.telemetry.step(
+        {
+            "step": progress.global_step, "epoch": round(epoch, 4), "loss": round(float(mean[0]), 6),
+            "caption_loss": round(float(mean[1]), 6), "prompt_loss": round(float(mean[2]), 6),
+            "grad_norm": round(float(mean[3]), 6), "lr": rate, "skipped": progress.skipped,
+            "caption_scale": round(float(scales.caption.detach()), 4),
+            "prompt_scale": round(float(scales.prompts.detach()), 4),
+        },
+        pending.rows,
+        progress.rows,
+        pending.waited,
+    )  # fmt: skip
+
+
+def _judge(run: Run, skipped: np.ndarray, pending: Pending) -> None:
+    """Count the skipped steps and name their rows.
+
+    Raises:
+        UserError: ``nonfinite`` is stop, or too many steps in a row were skipped.
+    """
+    options, progress = run.config.train, run.progress
+    first_step = progress.global_step - len(skipped) + 1
+    for place, bad in enumerate(skipped.tolist()):
+        progress.skipped_in_row = progress.skipped_in_row + 1 if bad else 0
+        if not bad:
+            continue
+        progress.skipped += 1
+        suspects = pending.suspects[place].cpu().tolist()
+        keys = [key for key, suspect in zip(pending.keys[place], suspects, strict=True) if suspect]
+        keys = keys or pending.keys[place]
+        _report_skip(run, first_step + place, keys)
+        if options.nonfinite == "stop" or progress.skipped_in_row >= options.max_skipped:
+            raise UserError(
+                f"step {first_step + place}: the loss or its gradient is no number (on rank {distributed.rank()}: rows "
+                f"{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}; all in {_skip_file(run)}); lower train.lr, set "
+                "train.precision=fp32, or go on from an earlier checkpoint with train.resume"
+            )
+
+
+def _skip_file(run: Run) -> Path:
+    return run.folder / f"skipped-rank{distributed.rank()}.jsonl"
+
+
+def _report_skip(run: Run, step: int, keys: list[str]) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _skip_file(run).open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps({"step": step, "keys": keys}) + "\n")
+    if distributed.rank() == 0:
+        print(
+            f"step {step}: skipped, its loss or gradient is no number; rows in {_skip_file(run)}", flush=True
+        )
+
+
+def save(run: Run, ended: bool = False) -> None:
+    """Write a checkpoint (rank 0); ``best.pt`` follows the ended epoch with the lowest mean loss."""
+    if distributed.rank() != 0:
+        return
+    path = write_checkpoint(
+        run.folder,
+        run.progress.global_step,
+        run.model,
+        optimiser=run.optimiser.state_dict(),
+        progress=run.progress.to_dict(),
+        training_set=run.data.recipe,
+        configuration=to_plain(run.config),
+    )
+    publish(path, best=ended and run.progress.is_best, keep=run.config.train.keep)

@@ -1,0 +1,82 @@
+"""What people see of a training: a line, TensorBoard, history.jsonl, the summary. Rank 0 alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["Telemetry", "clock"]
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = max(round(seconds), 0)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+@dataclass
+class Telemetry:
+    """Writers of rank 0. Between two lines it keeps the time and rows since the last."""
+
+    folder: Path
+    total_rows: int
+    """rows of the whole training, all epochs"""
+    writer: SummaryWriter = field(init=False)
+    since: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
+    rows_at_start: int = -1
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.writer = SummaryWriter(str(self.folder / "tensorboard"))
+
+    def step(self, values: dict[str, Any], rows: int, rows_done: int, waited: float) -> None:
+        """One entry of the log: ``rows`` trained since the last by all ranks, ``waited`` s of them for data."""
+        now = time.monotonic()
+        took, self.since = max(now - self.since, 1e-9), now
+        if self.rows_at_start < 0:
+            self.rows_at_start = rows_done - rows
+        values = {
+            **values,
+            "images_per_second": round(rows / took, 2),
+            "data_wait": round(min(waited / took, 1.0), 4),
+        }
+        step = values["step"]
+        for name, value in values.items():
+            if name not in ("step", "epoch"):
+                self.writer.add_scalar(f"train/{name}", value, step)
+        self._append(values)
+        speed = (rows_done - self.rows_at_start) / max(now - self.started, 1e-9)
+        left = (self.total_rows - rows_done) / max(speed, 1e-9)
+        print(
+            f"epoch {values['epoch']:.2f}  step {step:,}  loss {values['loss']:.3f} "
+            f"(caption {values['caption_loss']:.3f}, prompts {values['prompt_loss']:.3f})  "
+            f"{values['images_per_second']:.0f} images/s, {values['data_wait']:.0%} waiting for data  ETA {clock(left)}",
+            flush=True,
+        )
+
+    def _append(self, values: dict[str, Any]) -> None:
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(values) + "\n")
+
+    def picture(self, name: str, image: np.ndarray, step: int) -> None:
+        """uint8 (H, W, 3) into TensorBoard and as ``pictures/<name>.png``."""
+        from PIL import Image
+
+        self.writer.add_image("grouping", image, step, dataformats="HWC")
+        path = self.folder / "pictures" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write ``summary.json`` and print it as the last lines."""
+        partial = self.folder / ".summary.json.partial"
+        partial.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        partial.replace(self.folder / "summary.json")
+        self.writer.close()

@@ -1,0 +1,256 @@
+"""Train GroupViT on a training set: ``horovodrun -np N python -m training.train --config FILE`` or without horovodrun."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.arguments import parse_config
+from configs.errors import UserError, run_entry
+from configs.loading import to_plain
+from configs.schema import CocuConfig
+from models.groupvit import GroupViT, GroupViTConfig
+from models.projector import replace_batch_norms
+from models.weights import load_model
+from training import distributed
+from training.batches import BatchMaker, BatchOptions
+from training.checkpoints import find_resume, load_training
+from training.loop import Run, run_epochs
+from training.progress import Progress
+from training.recipe import GradientBuffer, build_optimiser
+from training.step import LossOptions
+from training.sync_norm import SyncBatchNorm
+from training.telemetry import clock
+from training.training_set import COLUMNS, TrainingSet, open_training_set
+
+__all__ = ["HELP", "build", "main", "train"]
+
+HELP = """\
+Train GroupViT on the table training_set, with the concepts of its archives.
+
+  python -m training.train --config configs/demo.yaml                      one process
+  horovodrun -np 4 -H hostA:2,hostB:2 python -m training.train --config F   several (a GPU each, if there are)
+  horovodrun --min-np 2 --max-np 8 --host-discovery-script D ... python -m training.train --config F   elastic
+  spark-submit training/train_on_spark.py --config F                        inside Spark
+
+Writes to train.output (default <workspace>/training): last.pt, best.pt and step-*.pt (evaluation reads any of
+them), tensorboard/, pictures/, history.jsonl, summary.json. Started again it goes on from last.pt; with the same
+number of processes the result is that of a run without a break."""
+
+
+def train(config: CocuConfig) -> dict[str, Any]:
+    """Train to the last epoch; returns the summary (rank 0 also writes and prints it).
+
+    Raises:
+        UserError: what is wrong with data, options or checkpoint, before any step where it can be known then.
+    """
+    started = time.monotonic()
+    if not config.workspace:
+        raise UserError(
+            "workspace is not set: name the folder that holds the training set, e.g. workspace=workspace/demo"
+        )
+    data = open_training_set(_absolute(config.workspace))
+    distributed.start()
+    run = build(config, data)
+    try:
+        if distributed.elastic():
+            _run_elastic(run)
+        else:
+            run_epochs(run)
+    finally:
+        run.maker.close()
+    run.progress.seconds += time.monotonic() - started
+    summary = _summarise(run, time.monotonic() - started)
+    if run.telemetry is not None:
+        run.telemetry.finish(summary)
+        _show(summary)
+    return summary
+
+
+def build(config: CocuConfig, data: TrainingSet) -> Run:
+    """Model, optimiser, buffers, decoding processes; resumed where ``train.resume`` says so."""
+    options = config.train
+    device = _device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(options.threads or _cores())
+    torch.manual_seed(options.seed)
+    model = _model(config)
+    if distributed.launched():
+        replace_batch_norms(model, SyncBatchNorm)
+    model.to(device)
+    optimiser = build_optimiser(model, options)
+    folder = Path(options.output or f"{config.workspace}/training").resolve()
+    progress = Progress()
+    found = find_resume(options.resume, folder) if distributed.rank() == 0 else None
+    if found is not None:
+        parts = load_training(found, model, optimiser, to_plain(config), data.recipe)
+        progress = Progress.from_dict(parts["progress"])
+        print(f"going on from {found}: epoch {progress.epoch}, step {progress.global_step:,}", flush=True)
+    if not distributed.elastic():  # there rank 0's state is handed out when training starts, also to late joiners
+        progress = Progress.from_dict(distributed.broadcast(progress.to_dict()))
+        distributed.broadcast_tensors(_state_tensors(model, optimiser))
+    if options.compile:
+        model.image_encoder.compile(dynamic=False)
+        model.text_encoder.compile(dynamic=True)
+    return Run(
+        config=config,
+        folder=folder,
+        data=data,
+        model=model,
+        optimiser=optimiser,
+        buffer=GradientBuffer(model, scalars=3),
+        options=LossOptions(
+            options.reduction,
+            options.multi_label_weight,
+            _use_bf16(options.precision, device),
+            options.accumulate,
+        ),
+        maker=BatchMaker(_batch_options(config, model.config, device)),
+        samples=_samples(config, data, model.config),
+        progress=progress,
+    )
+
+
+def _model(config: CocuConfig) -> GroupViT:
+    wanted = GroupViTConfig.preset(config.train.model)
+    if not config.train.init:
+        return GroupViT(wanted)
+    model, _ = load_model(config.train.init)
+    if model.config != wanted:
+        raise UserError(
+            f"train.init={config.train.init}: its sizes are not those of train.model={config.train.model}; write the "
+            "model it was made with"
+        )
+    return model
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("train.device=cuda: torch sees no GPU here; write train.device=auto or cpu")
+    number = distributed.local_rank() % torch.cuda.device_count()
+    torch.cuda.set_device(number)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return torch.device("cuda", number)
+
+
+def _cores() -> int:
+    """This process' share of the host's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // distributed.local_size())
+
+
+def _use_bf16(precision: str, device: torch.device) -> bool:
+    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+
+
+def _batch_options(config: CocuConfig, sizes: GroupViTConfig, device: torch.device) -> BatchOptions:
+    options = config.train
+    workers = options.workers
+    if workers < 0:  # on a GPU the cores have nothing else to do; on a CPU the step itself needs them
+        workers = max(1, _cores() - 1) if device.type == "cuda" else 1
+    return BatchOptions(
+        image_size=sizes.image_size,
+        sampling=options.sampling,
+        prompts=options.prompts,
+        temperature=options.temperature,
+        seed=options.seed,
+        context_length=sizes.context_length,
+        augment=options.augment,
+        workers=workers,
+        prefetch=options.prefetch,
+        bad_images=options.bad_images,
+        pin=device.type == "cuda",
+    )
+
+
+def _samples(config: CocuConfig, data: TrainingSet, sizes: GroupViTConfig) -> torch.Tensor:
+    """The first pictures of the table, as the model takes them."""
+    from training.readers import read_groups
+
+    count = config.train.pictures
+    if count <= 0:
+        return torch.empty(0)
+    table = next(read_groups("arrow", data.groups[:1], COLUMNS)).slice(0, count)
+    options = BatchOptions(sizes.image_size, sampling="none", augment="none", bad_images="replace")
+    with BatchMaker(options) as maker:
+        return next(maker.batches([table], 0)).images
+
+
+def _state_tensors(model: GroupViT, optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """All tensors that must be equal on all ranks."""
+    states = [tensor for state in optimiser.state.values() for tensor in state.values()]
+    return [*model.state_dict().values(), *states]
+
+
+def _run_elastic(run: Run) -> None:
+    """Train under Horovod Elastic: commits are what a lost or new worker takes the others back to."""
+    horovod = distributed.horovod()
+    state = horovod.elastic.TorchState(
+        model=run.model, optimizer=run.optimiser, progress=run.progress.to_dict()
+    )
+
+    def commit() -> None:
+        state.progress = run.progress.to_dict()
+        state.commit()
+
+    @horovod.elastic.run
+    def go(state: Any) -> None:
+        run.progress = Progress.from_dict(state.progress)
+        print(
+            f"rank {distributed.rank()} of {distributed.size()}: training from step {run.progress.global_step:,}",
+            flush=True,
+        )
+        run_epochs(run, commit)
+
+    go(state)
+
+
+def _summarise(run: Run, seconds: float) -> dict[str, Any]:
+    progress = run.progress
+    return {
+        "epochs": progress.epoch,
+        "steps": progress.global_step,
+        "rows": progress.rows,
+        "first_epoch_loss": progress.losses[0] if progress.losses else None,
+        "last_epoch_loss": progress.losses[-1] if progress.losses else None,
+        "losses": progress.losses,
+        "skipped_steps": progress.skipped,
+        "bad_images": progress.bad_images,
+        "rows_left_out": progress.left_out,
+        "sampling": run.config.train.sampling,
+        "processes": distributed.size(),
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "seconds": round(seconds, 1),
+        "checkpoint": str(run.folder / "last.pt"),
+    }
+
+
+def _show(summary: dict[str, Any]) -> None:
+    losses = summary["losses"]
+    fall = f"loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else "no epoch"
+    print(
+        f"train: {summary['epochs']} epochs, {summary['steps']:,} steps, {summary['rows']:,} rows, {fall}, "
+        f"{summary['skipped_steps']} steps skipped, {summary['bad_images']} images did not decode, "
+        f"{clock(summary['seconds'])}; {summary['checkpoint']}",
+        flush=True,
+    )
+
+
+def _absolute(workspace: str) -> str:
+    return workspace if "://" in workspace else str(Path(workspace).resolve())
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry of the process."""
+    train(parse_config(argv, "python -m training.train", HELP, ["train"]))
+    return 0
+
+
+if __name__ == "__main__":
+    run_entry(main)
