@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 from pyspark.sql import SparkSession
 
@@ -23,17 +26,19 @@ from configs.schema import CocuConfig
 from spark_jobs import tables
 from spark_jobs.addresses import resolve
 from spark_jobs.session import task_slots
-from spark_jobs.waves import Unit, map_units
+from spark_jobs.versions import PACKAGES, differences, package_version, versions
+from spark_jobs.waves import translated
 
-__all__ = ["Finding", "check_host", "main", "run"]
+__all__ = ["Finding", "Host", "check_host", "main", "run"]
 
 HELP = """\
-Check the set-up on the driver and on the executors: Java, Spark, Python and package versions, GPUs,
-a writable workspace with working renames, the CLIP model, free disk, Horovod. One line each: ok, or what to
-do. Exit code 0: all is well; 1: something is not."""
+Check the set-up on the driver and on every executor: Java, Spark, Python, packages and code, GPUs, a
+writable workspace that all hosts share and whose renames are atomic, the CLIP model, free disk, and what
+Horovod was built with. One line each: ok, or what to do. Exit code 0: all is well; 1: something is not."""
 
-_PACKAGES = ("pyspark", "pyarrow", "numpy", "torch", "open_clip_torch", "faiss-cpu")
 _FREE_GB = 5.0
+_OLDEST_JAVA = 17
+_WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,31 @@ class Finding:
     text: str
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the driver tells an executor, so that it can compare."""
+
+    config: CocuConfig
+    fingerprint: str
+    versions: dict[str, str]
+    marker: str
+    gpus_promised: bool
+
+
+@dataclass(frozen=True)
+class Host:
+    """The findings of one driver or executor. ``process`` tells executors of one machine apart."""
+
+    name: str
+    process: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def well(self) -> bool:
+        """Whether every line is ok."""
+        return all(finding.ok for finding in self.findings)
+
+
 def _attempt(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, look())
@@ -54,141 +84,243 @@ def _attempt(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, False, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
 
-def check_host(config: CocuConfig, fingerprint: str | None) -> list[Finding]:
-    """The checks of one host, run on the driver and in a task of every executor."""
+def check_host(asked: Asked) -> list[Finding]:
+    """The checks of one host, made on the driver and in a task of every executor."""
     return [
-        _attempt("python", lambda: platform.python_version()),
-        _attempt("packages", lambda: ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)),
-        _attempt("gpu", _gpus),
-        _attempt("workspace", lambda: _workspace(config.workspace)),
-        _attempt("clip model", lambda: _model(config, fingerprint)),
+        _attempt("java", _java),
+        _attempt("versions", lambda: _versions(asked.versions)),
+        _attempt("gpu", lambda: _gpus(asked.gpus_promised)),
+        _attempt("workspace", lambda: _workspace(asked.config.workspace, asked.marker)),
+        _attempt("clip model", lambda: _model(asked.config, asked.fingerprint)),
         _attempt("free disk", _disk),
     ]
 
 
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        if name == "faiss-cpu":
-            return importlib.metadata.version("faiss-gpu")
+def _java() -> str:
+    program = _java_of_executor() or _java_of_driver()
+    done = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
+    first = (done.stderr or done.stdout).splitlines()[0]
+    number = first.partition('"')[2].partition(".")[0].strip('"')
+    if number.isdigit() and int(number) < _OLDEST_JAVA:
+        raise UserError(f"{first} in {program}; Spark 4 needs Java 17 or 21: set JAVA_HOME to one")
+    return first
+
+
+def _java_of_driver() -> str:
+    home = os.environ.get("JAVA_HOME")
+    return os.path.join(home, "bin", "java") if home else "java"
+
+
+def _java_of_executor() -> str | None:
+    """The program of the JVM above this process (worker, daemon, executor), where /proc tells."""
+    process = os.getpid()
+    for _ in range(4):
+        with contextlib.suppress(OSError, ValueError):
+            process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+            program = Path(f"/proc/{process}/exe").readlink()
+            if program.name == "java":
+                return str(program)
+    return None
+
+
+def _versions(driver: dict[str, str]) -> str:
+    here = versions()
+    missing = [name for name in PACKAGES if here[name] == "missing"]
+    if missing:
         raise UserError(
-            f"the package {name} is missing; ship the environment (make package, see docs/clusters.md)"
-        ) from None
+            f"missing: {', '.join(missing)}; ship the environment (make package, see docs/clusters.md)"
+        )
+    other = differences(driver, here)
+    if other:
+        raise UserError(
+            f"{', '.join(other)}; ship the driver's environment by --archives and its code by --py-files"
+        )
+    return ", ".join(f"{name} {version}" for name, version in here.items())
 
 
-def _gpus() -> str:
+def _gpus(promised: bool) -> str:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if promised and not count:
+        raise UserError(
+            f"Spark hands out GPUs and torch {torch.__version__} sees none; install its CUDA build and check the "
+            "driver with nvidia-smi"
+        )
     return (
         ", ".join(torch.cuda.get_device_name(number) for number in range(count))
         or "none seen; jobs compute on the CPU"
     )
 
 
-def _workspace(workspace: str) -> str:
-    name = f"_doctor-{uuid.uuid4().hex}"
-    address = tables.join(workspace, name, "first")
-    filesystem, path = resolve(address)
-    filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+def _workspace(workspace: str, marker: str) -> str:
+    """Write, rename, replace and read back, in a folder of its own."""
+    filesystem, seen = resolve(marker)
+    folder = tables.join(workspace, f"_doctor-{uuid.uuid4().hex}")
+    path = resolve(folder)[1]
+    rows = pa.table({"key": ["a", "b"]})
     try:
-        with filesystem.open_output_stream(path) as stream:
-            stream.write(b"1")
-        filesystem.move(path, f"{path}-renamed")
-        tables.write_atomically(tables.join(workspace, name, "atomic"), b"1")
-        tables.write_atomically(tables.join(workspace, name, "atomic"), b"2")
-        with filesystem.open_input_stream(f"{path.rpartition('/')[0]}/atomic") as stream:
+        # The two ways in which jobs write: a part file under a temporary name, a small file replaced.
+        tables.write_part(folder, "_parts/part.parquet", rows, rows.schema)
+        if tables.read_file(tables.join(folder, "_parts/part.parquet")).num_rows != 2:
+            raise UserError(f"{workspace}: a file that was just written reads as another one")
+        for value in (b"1", b"2"):
+            tables.write_atomically(tables.join(folder, "atomic"), value)
+        with filesystem.open_input_stream(f"{path}/atomic") as stream:
             if stream.read() != b"2":
                 raise UserError(f"{workspace}: a file that was just replaced reads as the old one")
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{workspace}: {error}; choose a writable workspace=") from None
     finally:
-        filesystem.delete_dir(path.rpartition("/")[0])
+        with contextlib.suppress(OSError):
+            filesystem.delete_dir(path)
+    if filesystem.get_file_info(seen).type != pafs.FileType.File:
+        raise UserError(
+            f"{workspace}: what the driver wrote is not there; all hosts must share the workspace (hdfs://, "
+            f"s3a:// or a network disk)"
+        )
     kind = "local disk" if isinstance(filesystem, pafs.LocalFileSystem) else filesystem.type_name
-    return f"{workspace} is writable and renames work ({kind})"
+    return f"{workspace} is writable and shared, renames work ({kind})"
 
 
-def _model(config: CocuConfig, fingerprint: str | None) -> str:
+def _model(config: CocuConfig, fingerprint: str) -> str:
     from models.clip import clip_fingerprint, load_clip
 
-    clip = load_clip(config.clip)
+    for value in (config.clip.name, config.clip.pretrained):
+        if "/" in value and not Path(value).is_file():
+            raise UserError(f"{value} is not on {socket.gethostname()}; put it there or on a shared path")
     here = clip_fingerprint(config.clip)
-    if fingerprint is not None and here != fingerprint:
+    if here != fingerprint:
         raise UserError(
             f"clip.pretrained={config.clip.pretrained} is another file than the driver's ({here}, {fingerprint})"
         )
-    return f"{config.clip.name} ({here}), {clip.dimension} dimensions, on {clip.device.type}"
+    clip = load_clip(config.clip)
+    return f"{Path(config.clip.name).name} ({here}), {clip.dimension} dimensions, on {clip.device.type}"
 
 
 def _disk() -> str:
-    import tempfile
-
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < _FREE_GB:
-        raise UserError(
-            f"{free:.1f} GB free in {folder}; Spark and the index need at least {_FREE_GB:.0f}: set spark.local.dir"
-        )
-    return f"{free:.0f} GB free in {folder}"
-
-
-def _java() -> str:
-    home = os.environ.get("JAVA_HOME")
-    program = os.path.join(home, "bin", "java") if home else "java"
-    done = subprocess.run([program, "-version"], capture_output=True, text=True, check=False)
-    return (done.stderr or done.stdout).splitlines()[0]
+    found = []
+    for what, folder in (("temporary files", tempfile.gettempdir()), ("this process", str(Path.cwd()))):
+        free = shutil.disk_usage(folder).free / 1e9
+        if free < _FREE_GB:
+            raise UserError(
+                f"{free:.1f} GB free for {what}; Spark and the index need at least {_FREE_GB:.0f}: free some, "
+                f"or set spark.local.dir, TMPDIR and COCU_CACHE to another disk"
+            )
+        found.append(f"{free:.0f} GB for {what}")
+    return ", ".join(found)
 
 
 def _horovod() -> str:
     try:
         import horovod.torch as hvd
     except ImportError:
-        raise UserError("not installed; training then runs in one process (make setup builds it)") from None
+        return "not installed: training runs in one process (make setup builds it)"
     built = [
         name
         for name, has in (("gloo", hvd.gloo_built()), ("nccl", hvd.nccl_built()), ("mpi", hvd.mpi_built()))
         if has
     ]
-    return f"{_version('horovod')} with {', '.join(built)}"
+    if not built:
+        raise UserError("built without gloo, nccl and mpi; delete its cached wheel and run make setup again")
+    return f"{package_version('horovod')} with {', '.join(built)}"
+
+
+def _executors(session: SparkSession) -> int:
+    """How many executors there are, once as many as were asked for have come (or a minute is over)."""
+    context = session.sparkContext
+    if context.master.startswith("local"):
+        return 1
+    conf: Any = context.getConf()
+    cores = int(conf.get("spark.executor.cores", "0") or 0)
+    wanted = int(conf.get("spark.executor.instances", "0") or 0)
+    if not wanted and cores and conf.get("spark.cores.max"):
+        wanted = int(conf.get("spark.cores.max")) // cores
+    end, count, steady = time.monotonic() + _WAIT_SECONDS, 0, time.monotonic()
+    while time.monotonic() < end:
+        # The driver is among them.
+        now = len(context._jsc.sc().statusTracker().getExecutorInfos()) - 1  # type: ignore[union-attr]
+        if now != count:
+            count, steady = now, time.monotonic()
+        if count and (count >= wanted if wanted else time.monotonic() - steady > 5):
+            break
+        time.sleep(0.5)
+    return count
+
+
+def _look(asked: Asked) -> Iterator[str]:
+    findings = [asdict(finding) for finding in check_host(asked)]
+    # The worker's parent is the executor's own Python daemon: one an executor.
+    yield json.dumps({"name": _executor_name(), "process": os.getppid(), "findings": findings})
+
+
+def _executor_name() -> str:
+    number = os.environ.get("SPARK_EXECUTOR_ID") or Path.cwd().name
+    return (
+        f"executor {number} on {socket.gethostname()}"
+        if number.isdigit()
+        else f"executor on {socket.gethostname()}"
+    )
+
+
+def _ask_executors(session: SparkSession, asked: Asked, executors: int) -> list[Host]:
+    """Tasks until every executor has answered: Spark does not let one choose where a task runs."""
+    seen: dict[tuple[str, int], Host] = {}
+    for _ in range(5):
+        tasks = 2 * task_slots(session)
+        try:
+            lines = (
+                session.sparkContext.parallelize(range(tasks), tasks)
+                .flatMap(lambda _: _look(asked))
+                .collect()
+            )
+        except Exception as error:
+            told = translated(error)
+            text = str(told) if isinstance(told, UserError) else " ".join(str(error).split())[-400:]
+            return [Host("some executor", 0, (Finding("tasks", False, text),))]
+        for entry in map(json.loads, lines):
+            host = Host(entry["name"], entry["process"], tuple(Finding(**item) for item in entry["findings"]))
+            seen.setdefault((host.name, host.process), host)
+        if len(seen) >= executors:
+            break
+    hosts = sorted(seen.values(), key=lambda host: (host.name, host.process))
+    if len(hosts) < executors:
+        text = f"{len(hosts)} of {executors} executors answered; the others were busy or are just starting: ask again"
+        hosts.append(Host("the cluster", 0, (Finding("executors", False, text),)))
+    return hosts
 
 
 def run(session: SparkSession, config: CocuConfig) -> bool:
     """Print the findings; true if all are well."""
     from models.clip import clip_fingerprint
 
-    sections: dict[str, list[Finding]] = {}
-    fingerprint = clip_fingerprint(config.clip)
-    driver = [
-        _attempt("java", _java),
-        Finding("spark", True, f"{session.version} at {session.sparkContext.master}"),
-    ]
-    sections["driver"] = [*driver, *check_host(config, fingerprint), _attempt("horovod", _horovod)]
-    versions = next(finding.text for finding in sections["driver"] if finding.what == "packages")
+    marker = tables.join(config.workspace, f"_doctor-{uuid.uuid4().hex}.json")
+    conf: Any = session.sparkContext.getConf()
+    promised = float(conf.get("spark.executor.resource.gpu.amount", "0")) > 0
+    with contextlib.suppress(OSError):  # the line on the workspace will say it
+        tables.write_atomically(marker, b"{}")
+    asked = Asked(config, clip_fingerprint(config.clip), versions(), marker, promised)
+    try:
+        driver = [
+            Finding("spark", True, f"{session.version} at {session.sparkContext.master}"),
+            *check_host(Asked(config, asked.fingerprint, asked.versions, marker, False)),
+            _attempt("horovod", _horovod),
+        ]
+        hosts = _ask_executors(session, asked, _executors(session))
+    finally:
+        filesystem, path = resolve(marker)
+        with contextlib.suppress(OSError):
+            filesystem.delete_file(path)
+    return _print([Host(f"driver on {socket.gethostname()}", os.getpid(), tuple(driver)), *hosts])
 
-    def look(_unit: Unit) -> str:
-        findings = check_host(config, fingerprint)
-        return json.dumps(
-            {"host": f"{socket.gethostname()}", "findings": [asdict(item) for item in findings]}
-        )
 
-    # More tasks than slots, so that every executor gets some.
-    units = [Unit(str(number), 0) for number in range(2 * task_slots(session))]
-    seen: dict[str, dict[str, Any]] = {}
-    for line in map_units(session, units, look):
-        entry = json.loads(line)
-        seen.setdefault(entry["host"], entry)
-    for host, entry in sorted(seen.items()):
-        findings = [Finding(**item) for item in entry["findings"]]
-        other = next(finding.text for finding in findings if finding.what == "packages")
-        if other != versions:
-            text = f"other versions than on the driver ({other}); ship the driver's environment by --archives"
-            findings.append(Finding("same packages", False, text))
-        sections[f"executors on {host}"] = findings
-    for title, findings in sections.items():
-        print(title)
-        for finding in findings:
-            print(f"  {'ok  ' if finding.ok else 'FAIL'}  {finding.what:<12} {finding.text}")
-    well = all(finding.ok for findings in sections.values() for finding in findings)
-    print("all is well" if well else "something is not; mend the lines with FAIL")
+def _print(hosts: list[Host]) -> bool:
+    for host in hosts:
+        print(host.name)
+        for finding in host.findings:
+            print(f"  {'ok  ' if finding.ok else 'FAIL'}  {finding.what:<10}  {finding.text}")
+    well = all(host.well for host in hosts)
+    print("all is well" if well else "something is not; mend the lines with FAIL", flush=True)
     return well
 
 

@@ -33,8 +33,9 @@ from spark_jobs import tables
 from spark_jobs.locks import hold_lock
 from spark_jobs.session import task_slots
 from spark_jobs.tables import Manifest, Part, UnitRecord
+from spark_jobs.versions import insist_on, versions
 
-__all__ = ["TableJob", "Unit", "attempt_number", "build_table", "map_units", "print_summary"]
+__all__ = ["TableJob", "Unit", "attempt_number", "build_table", "map_units", "print_summary", "translated"]
 
 VERSION = "0.1.0"
 
@@ -223,10 +224,20 @@ def map_units(
     work: Callable[[Unit], str | bytes],
     profile: ResourceProfile | None = None,
 ) -> list[bytes]:
-    """``work(unit)`` of every unit, each in a Spark task of its own; results in the order of the units."""
+    """``work(unit)`` of every unit, each in a Spark task of its own; results in the order of the units.
+
+    Raises:
+        UserError: a task met a mistake that the user can mend, or an executor has other versions than the
+            driver.
+    """
     chosen = list(units)
+    # In local mode the workers run the driver's own Python.
+    local = session.sparkContext.master.startswith("local")
+    wanted = None if local else tuple(versions().items())
 
     def apply(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        if wanted is not None:
+            insist_on(wanted)
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 value = work(chosen[number])
@@ -239,22 +250,41 @@ def map_units(
     try:
         rows = frame.mapInArrow(apply, "id long, value binary", profile=profile).collect()
     except Exception as error:
-        raise _translated(error) from error
+        raise translated(error) from error
     return [bytes(row[1]) for row in sorted(rows, key=lambda row: row[0])]
 
 
 _USER_ERROR = re.compile(r"(?:configs\.errors\.)?UserError: (.+)")
+# No space (28), read-only (30), quota (122), no right (13).
+_DISK_ERROR = re.compile(r"(?:OSError|PermissionError): (\[Errno (?:28|30|122|13)\][^\n]*)")
+_SPARK_DISK_ERROR = re.compile(r"java\.io\.IOException: (No space left on device|Read-only file system)")
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+_NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"')
 
 
-def _translated(error: BaseException) -> BaseException:
+def translated(error: BaseException) -> BaseException:
     """The user's mistake that a task met, if that is what ended the Spark job."""
-    found = _USER_ERROR.search(str(error))
-    if found:
+    text = str(error)
+    if found := _USER_ERROR.search(text):
         return UserError(found.group(1).strip())
-    disk = re.search(r"OSError: (\[Errno (?:28|30|122|13)\][^\n]*)", str(error))
-    if disk:
+    if found := _DISK_ERROR.search(text):
         return UserError(
-            f"a task could not write: {disk.group(1).strip()}; free space or mend the rights, then run again"
+            f"a task could not write: {found.group(1).strip()}; free space or mend the rights, then run again"
+        )
+    if found := _SPARK_DISK_ERROR.search(text):
+        return UserError(
+            f"Spark could not write to spark.local.dir: {found.group(1)}; free space there or name another "
+            f"disk, then run again"
+        )
+    if found := _NO_MODULE.search(text):
+        return UserError(
+            f"an executor has no Python module '{found.group(1)}'; ship environment and code: make package, "
+            f"then spark-submit --archives dist/environment.tar.gz#environment --py-files dist/cocu.zip"
+        )
+    if found := _NO_PYTHON.search(text):
+        return UserError(
+            f"an executor cannot start {found.group(1)}; with --archives dist/environment.tar.gz#environment "
+            f"set spark.pyspark.python=./environment/bin/python"
         )
     return error
 
