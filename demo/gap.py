@@ -2,71 +2,20 @@
 
 The gap (paper, section 1): a caption names few of the things that its picture shows. A label is *visible* in a
 picture when truth.jsonl lists it; the caption recalls the labels under "named", an archive those that its concepts
-name.
+name. The measure itself is evaluation.gap_comparison's; `python -m evaluation.semantic_gap` shows all of it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
+from evaluation.gap_comparison import measure_gap as compare
+from evaluation.gap_labels import LabelMatcher, read_synonyms
+from evaluation.gap_truth import build_truth, read_pictures
 
-__all__ = ["label_of", "measure_gap", "read_truth"]
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Labels that a picture shows, and those that its caption names."""
-
-    visible: frozenset[str]
-    named: frozenset[str]
-
-
-def read_truth(path: str | Path) -> dict[str, Truth]:
-    """key -> truth, from truth.jsonl.
-
-    Raises:
-        UserError: no such file, or not what demo.generate writes.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
-        return {row["key"]: Truth(frozenset(row["labels"]), frozenset(row["named"])) for row in rows}
-    except FileNotFoundError:
-        raise UserError(f"report.truth={path}: no such file; write it with python -m demo.generate") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"report.truth={path}: not a truth file of demo.generate: {error}") from None
-
-
-def _form_labels(path: str | Path) -> dict[str, str]:
-    """Surface form -> label, from concepts.json."""
-    try:
-        forms = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; it stands beside truth.jsonl in what demo.generate writes"
-        ) from None
-    return {form: label for label, words in forms.items() for form in words}
-
-
-def label_of(concept: str, form_labels: Mapping[str, str]) -> str | None:
-    """The label that ``concept`` names: by itself, or by its last words ("red car" is a car), the longest that fit.
-
-    None for concepts that name no label, such as "picture" or "day".
-    """
-    words = concept.split()
-    for start in range(len(words)):
-        label = form_labels.get(" ".join(words[start:]))
-        if label is not None:
-            return label
-    return None
-
-
-def _recall(found: Iterable[str | None], visible: frozenset[str]) -> float:
-    return len(visible.intersection(found)) / len(visible)
+__all__ = ["measure_gap"]
 
 
 def measure_gap(
@@ -77,7 +26,7 @@ def measure_gap(
     Args:
         archives: (key, concepts best first) of each pair. Keys that the truth lacks are passed over; pairs of the
             truth without an archive here are not counted (the jobs' own row counts show losses).
-        truth_path: truth.jsonl. concepts_path: concepts.json, label -> singular forms.
+        truth_path: truth.jsonl. concepts_path: concepts.json, label -> words for it.
 
     Returns:
         Means over the pairs, each between 0 and 1:
@@ -91,29 +40,20 @@ def measure_gap(
     Raises:
         UserError: a file is missing or no key of the archives is in the truth.
     """
-    truth, form_labels = read_truth(truth_path), _form_labels(concepts_path)
-    caption, at_3, at_5, precision = [], [], [], []
-    for key, concepts in archives:
-        pair = truth.get(key)
-        if pair is None or not pair.visible:
-            continue
-        labels = [label_of(concept, form_labels) for concept in concepts[:5]]
-        caption.append(_recall(pair.named, pair.visible))
-        at_3.append(_recall(labels[:3], pair.visible))
-        at_5.append(_recall(labels, pair.visible))
-        if labels:
-            precision.append(sum(label in pair.visible for label in labels[:3]) / len(labels[:3]))
-    if not caption:
+    lists = dict(archives)
+    pictures = [picture for picture in read_pictures(truth_path) if picture.key in lists]
+    if not any(picture.labels for picture in pictures):
         raise UserError(
             f"report.truth={truth_path}: none of its keys is among the archives: is it of another corpus?"
         )
+    forms = read_synonyms(concepts_path)
+    labels = {label for picture in pictures for label in (picture.labels or ())}
+    matcher = LabelMatcher(sorted(labels | set(forms)), forms)
+    gap = compare(build_truth(pictures, matcher), matcher, {"archive": lists}, depth=5)
+    measures = gap.archives[0].visible
     return {
-        "caption_recall": _mean(caption),
-        "archive_recall_at_3": _mean(at_3),
-        "archive_recall_at_5": _mean(at_5),
-        "archive_precision_at_3": _mean(precision),
+        "caption_recall": gap.caption_recall or 0.0,
+        "archive_recall_at_3": float(measures.recall[2]),
+        "archive_recall_at_5": float(measures.recall[4]),
+        "archive_precision_at_3": float(measures.precision[2]),
     }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from configs.errors import UserError
-from demo.gap import label_of, measure_gap
+from demo.gap import measure_gap
 
 FORMS = {
     "dog": ["dog", "puppy"],
@@ -51,15 +51,6 @@ def test_perfect_archives_close_the_gap(files):
     perfect = [(row["key"], row["labels"]) for row in TRUTH]
     gap = measure_gap(perfect, *files)
     assert gap["archive_recall_at_3"] == gap["archive_recall_at_5"] == gap["archive_precision_at_3"] == 1.0
-
-
-def test_a_concept_names_a_label_by_itself_or_by_its_last_words():
-    forms = {form: label for label, words in FORMS.items() for form in words}
-    assert label_of("puppy", forms) == "dog"
-    assert label_of("little brown dog", forms) == "dog"
-    assert label_of("hot air balloon", forms) == "hot air balloon"
-    assert label_of("dog house", forms) is None
-    assert label_of("picture", forms) is None
 
 
 def test_archives_of_another_corpus_are_a_user_error(files):
