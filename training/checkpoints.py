@@ -61,7 +61,7 @@ def publish(path: Path, best: bool, keep: int) -> None:
             shutil.copyfile(path, temporary)
         temporary.replace(folder / name)
     steps = sorted(found for found in folder.iterdir() if _STEP.fullmatch(found.name))
-    for old in steps[: len(steps) - keep]:
+    for old in steps[: max(len(steps) - keep, 0)]:
         old.unlink(missing_ok=True)
 
 

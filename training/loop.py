@@ -138,7 +138,7 @@ def _housekeeping(
 
 def _finish_epoch(run: Run, plan: EpochPlan) -> None:
     progress = run.progress
-    _read_pending(run, 0.0, progress.epoch + 1.0)
+    _read_pending(run, run.optimiser.param_groups[0]["lr"], progress.epoch + 1.0)
     progress.left_out += plan.left_out
     loss = progress.end_epoch()
     save(run, ended=True)

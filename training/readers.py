@@ -169,10 +169,12 @@ def _open_petastorm(groups: Sequence[RowGroup], columns: list[str]) -> Any:
             places.update({index: place for place, index in enumerate(order)})
             return order, None
 
+    # Its threads use legacy parts of pyarrow 14, the newest that Petastorm knows, and say so for each row group.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
     places: dict[int, int] = {}
     files = list(dict.fromkeys(group.file for group in groups))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # legacy parts of pyarrow 14, the newest that Petastorm knows
+        warnings.simplefilter("ignore")
         filesystem, paths = get_filesystem_and_path_or_paths([_url(file) for file in files])
         path_of = dict(zip(files, paths, strict=True))
         return OrderedReader(

@@ -59,7 +59,9 @@ def train(config: CocuConfig) -> dict[str, Any]:
     run = build(config, data)
     try:
         if distributed.elastic():
-            _run_elastic(run)
+            from training.elastic import run_elastic
+
+            run_elastic(run, _state_tensors(run.model, run.optimiser))
         else:
             run_epochs(run)
     finally:
@@ -91,7 +93,9 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         parts = load_training(found, model, optimiser, to_plain(config), data.recipe)
         progress = Progress.from_dict(parts["progress"])
         print(f"going on from {found}: epoch {progress.epoch}, step {progress.global_step:,}", flush=True)
-    if not distributed.elastic():  # there rank 0's state is handed out when training starts, also to late joiners
+    if (
+        not distributed.elastic()
+    ):  # there rank 0's state is handed out when training starts, also to late joiners
         progress = Progress.from_dict(distributed.broadcast(progress.to_dict()))
         distributed.broadcast_tensors(_state_tensors(model, optimiser))
     if options.compile:
@@ -186,29 +190,6 @@ def _state_tensors(model: GroupViT, optimiser: torch.optim.Optimizer) -> list[to
     """All tensors that must be equal on all ranks."""
     states = [tensor for state in optimiser.state.values() for tensor in state.values()]
     return [*model.state_dict().values(), *states]
-
-
-def _run_elastic(run: Run) -> None:
-    """Train under Horovod Elastic: commits are what a lost or new worker takes the others back to."""
-    horovod = distributed.horovod()
-    state = horovod.elastic.TorchState(
-        model=run.model, optimizer=run.optimiser, progress=run.progress.to_dict()
-    )
-
-    def commit() -> None:
-        state.progress = run.progress.to_dict()
-        state.commit()
-
-    @horovod.elastic.run
-    def go(state: Any) -> None:
-        run.progress = Progress.from_dict(state.progress)
-        print(
-            f"rank {distributed.rank()} of {distributed.size()}: training from step {run.progress.global_step:,}",
-            flush=True,
-        )
-        run_epochs(run, commit)
-
-    go(state)
 
 
 def _summarise(run: Run, seconds: float) -> dict[str, Any]:
