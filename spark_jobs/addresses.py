@@ -13,14 +13,14 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from configs.errors import UserError
 
-__all__ = ["expand", "expand_braces", "is_readable", "join", "list_folder", "resolve"]
+__all__ = ["expand", "expand_braces", "file_sizes", "is_readable", "join", "list_folder", "resolve"]
 
 _S3 = ("s3", "s3a", "s3n")
 _HDFS = ("hdfs", "viewfs")
@@ -100,6 +100,17 @@ def list_folder(filesystem: pafs.FileSystem, path: str, recursive: bool = False)
     """What is in a folder, sorted by path; nothing if it does not exist."""
     selector = pafs.FileSelector(path, recursive=recursive, allow_not_found=True)
     return sorted(filesystem.get_file_info(selector), key=lambda info: info.path)
+
+
+def file_sizes(addresses: Sequence[str]) -> list[int]:
+    """Bytes of each file; 0 for folders and what is not there. Asked in batches, a file system at a time."""
+    sizes: dict[str, int] = {}
+    places = [(address, *resolve(address)) for address in dict.fromkeys(addresses)]
+    for _, group in groupby(places, key=lambda place: id(place[1])):
+        chosen = list(group)
+        infos = chosen[0][1].get_file_info([path for _, _, path in chosen])
+        sizes.update((place[0], info.size or 0) for place, info in zip(chosen, infos, strict=True))
+    return [sizes[address] for address in addresses]
 
 
 def is_readable(address: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 import unicodedata
@@ -62,5 +63,12 @@ def _decode(data: bytes, limit: int) -> str | Problem:
 
 
 def unescape(text: str) -> str:
-    """YFCC's titles and descriptions are URL-quoted HTML: undo both, drop tags."""
-    return _TAG.sub(" ", html.unescape(urllib.parse.unquote_plus(text)))
+    """YFCC's titles and descriptions are URL-quoted HTML: undo both, drop tags.
+
+    A plus is a space only where the text has no spaces of its own, and a text whose escapes are no UTF-8
+    stays as it is: tables that were cleaned before hold "c++" and "50%de".
+    """
+    unquote = urllib.parse.unquote if " " in text.strip() else urllib.parse.unquote_plus
+    with contextlib.suppress(UnicodeDecodeError):
+        text = unquote(text, errors="strict")
+    return _TAG.sub(" ", html.unescape(text))

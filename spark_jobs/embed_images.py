@@ -7,6 +7,7 @@ model computes on the batch before. On executors with a GPU the task uses the on
 from __future__ import annotations
 
 import io
+import socket
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from PIL import Image
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
@@ -24,6 +26,7 @@ from configs.errors import UserError
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig
 from models.clip import Clip, check_clip, clip_fingerprint, load_clip, pick_device
 from spark_jobs import tables
+from spark_jobs.reasons import Reason
 from spark_jobs.session import gpu_profile
 from spark_jobs.tables import Manifest, UnitRecord
 from spark_jobs.units import RejectedRow, finish_unit, units_of
@@ -38,7 +41,8 @@ Embed every image of `pairs` with a frozen open_clip model: reads pairs, writes 
 The paper's model is clip.name=ViT-B-16 clip.pretrained=openai. A local checkpoint goes into
 clip.pretrained as a path (every executor must see it), a model of your own into clip.name as a
 model-config .json. With spark.executor.resource.gpu.amount set, each task gets one GPU and computes in
-bf16; without, tasks compute on their CPU core in fp32.
+bf16; without, tasks compute on their CPU core in fp32 (clip.precision sets another).
+Vectors are L2-normalised and stored as float16. An image that cannot be embedded is a reject.
 Stopped half-way, it goes on where it was when started again."""
 
 
@@ -100,11 +104,9 @@ def _load_here(config: ClipConfig, weights: str) -> Clip:
     address = resources["gpu"].addresses[0] if "gpu" in resources else None
     here = clip_fingerprint(config)
     if here != weights:
-        import socket
-
         raise UserError(
-            f"clip.pretrained={config.pretrained} on executor {socket.gethostname()} is another file than on the driver "
-            f"({here} and {weights}); put the same checkpoint on every host or use a shared path"
+            f"clip.pretrained={config.pretrained} on executor {socket.gethostname()} is another file than on the "
+            f"driver ({here} and {weights}); put the same checkpoint on every host or use a shared path"
         )
     return load_clip(config, pick_device(address))
 
@@ -123,6 +125,9 @@ def _threads(clip: Clip, options: EmbedConfig) -> int:
 
 
 Decoded = tuple[int, np.ndarray | None, str]
+"""Row, pixels uint8 (h, w, 3) or None, and what the decoder said instead."""
+Failure = tuple[int, Reason, str]
+"""Row, reason and detail."""
 
 
 def _decoded(clip: Clip, images: pa.ChunkedArray, options: EmbedConfig) -> Iterator[Decoded]:
@@ -150,53 +155,82 @@ def _decoded(clip: Clip, images: pa.ChunkedArray, options: EmbedConfig) -> Itera
 
 def embed_pixels(
     clip: Clip, decoded: Iterator[Decoded], batch_size: int
-) -> tuple[list[int], np.ndarray, list[tuple[int, str, str]]]:
+) -> tuple[list[int], np.ndarray, list[Failure]]:
     """Vectors of a stream of decoded images.
 
-    When the GPU's memory is too small for a batch, the batch is halved and tried again, and stays small;
-    an image that fails alone is reported.
+    When the GPU's memory is too small for a batch, the batch is halved and tried again, and stays small for
+    this process; an image that fails alone is reported.
 
     Returns:
-        rows that were embedded, their vectors float16 (n, d), and (row, reason, detail) of the others.
+        rows that were embedded, their vectors float16 (n, d) of length 1, and the failures in row order.
     """
-    import torch
-
     good: list[int] = []
     vectors: list[np.ndarray] = []
-    bad: list[tuple[int, str, str]] = []
-    while True:
-        wanted = list(islice(decoded, batch_size))
-        if not wanted:
-            break
-        bad.extend((row, "unreadable image", error) for row, pixels, error in wanted if pixels is None)
-        batch = [(row, pixels) for row, pixels, _ in wanted if pixels is not None]
-        start = 0
-        while start < len(batch):
-            some = batch[start : start + batch_size]
-            try:
-                vectors.append(clip.encode_images(np.stack([pixels for _, pixels in some])))
-            except torch.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                if len(some) == 1:
-                    bad.append((some[0][0], "out of GPU memory", str(error).splitlines()[0][:200]))
-                    start += 1
-                    continue
-                batch_size = max(1, len(some) // 2)
-                print(
-                    f"embed_images: out of GPU memory; the batch is now {batch_size}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                continue
-            good.extend(row for row, _ in some)
-            start += len(some)
-    found = np.concatenate(vectors) if vectors else np.zeros((0, clip.dimension), np.float16)
-    broken = np.flatnonzero(~np.isfinite(found).all(axis=1))
-    if len(broken):
-        bad.extend((good[row], "embedding not finite", "") for row in broken)
-        keep = np.setdiff1d(np.arange(len(found)), broken)
-        good, found = [good[row] for row in keep], found[keep]
-    return good, found, sorted(bad)
+    bad: list[Failure] = []
+    for batch in _batches(decoded, batch_size, bad):
+        for rows, found in _encoded(clip, batch, bad):
+            usable = np.linalg.norm(found.astype(np.float32), axis=1) > 0.5  # false for NaN too
+            good.extend(row for row, fine in zip(rows, usable, strict=True) if fine)
+            bad.extend((rows[n], Reason.EMBEDDING_NOT_FINITE, "") for n in np.flatnonzero(~usable))
+            vectors.append(found[usable])
+    return good, np.concatenate(vectors or [np.zeros((0, clip.dimension), np.float16)]), sorted(bad)
+
+
+def _batches(
+    decoded: Iterator[Decoded], size: int, bad: list[Failure]
+) -> Iterator[list[tuple[int, np.ndarray]]]:
+    """Full batches of (row, pixels), whatever could not be decoded in between."""
+    batch: list[tuple[int, np.ndarray]] = []
+    for row, pixels, error in decoded:
+        if pixels is None:
+            bad.append((row, Reason.UNREADABLE_IMAGE, error))
+            continue
+        batch.append((row, pixels))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _encoded(
+    clip: Clip, batch: list[tuple[int, np.ndarray]], bad: list[Failure]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """(rows, vectors) of a batch, in as many runs as the GPU's memory asks for."""
+    start = 0
+    while start < len(batch):
+        some = batch[start : start + _fitting.get(clip.device, len(batch))]
+        rows = [row for row, _ in some]
+        result = _try_to_encode(clip, np.stack([pixels for _, pixels in some]))
+        if isinstance(result, np.ndarray):
+            yield rows, result
+        elif len(some) == 1:
+            bad.append((rows[0], Reason.OUT_OF_GPU_MEMORY, result))
+        else:
+            _fitting[clip.device] = len(some) // 2
+            print(
+                f"embed_images: out of GPU memory; the batch is now {len(some) // 2}",
+                file=sys.stderr,
+                flush=True,
+            )
+            continue
+        start += len(some)
+
+
+_fitting: dict[
+    torch.device, int
+] = {}  # images that a device is known to take at once, where fewer than asked for
+
+
+def _try_to_encode(clip: Clip, pixels: np.ndarray) -> np.ndarray | str:
+    """The vectors, or what the GPU says that its memory lacks."""
+    try:
+        return clip.encode_images(pixels)
+    except torch.OutOfMemoryError as error:
+        message = str(error).partition("\n")[0][:200]
+    # Only here, where no exception holds the tensors of the failed pass any more.
+    torch.cuda.empty_cache()
+    return message
 
 
 def main() -> None:

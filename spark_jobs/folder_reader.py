@@ -77,8 +77,7 @@ def image_below(root: str, path: str, limits: IngestConfig) -> Callable[[], byte
     filesystem, folder = resolve(root)
     folder = posixpath.normpath(folder)
     inner = posixpath.normpath(posixpath.join(folder, path))
-    if "://" in path or any(ord(char) < 32 for char in path) or not path.strip():
-        return Problem(Reason.PATH_OUTSIDE, path[:200])
-    if not inner.startswith(f"{folder.rstrip('/')}/"):
+    odd = "://" in path or any(ord(char) < 32 for char in path)
+    if odd or not inner.startswith(f"{folder.rstrip('/')}/"):
         return Problem(Reason.PATH_OUTSIDE, path[:200])
     return partial(_read_image, filesystem, inner, limits.max_image_bytes)

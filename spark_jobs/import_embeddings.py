@@ -8,8 +8,11 @@ from them and a training set cannot.
 from __future__ import annotations
 
 import hashlib
+import json
 import posixpath
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +24,15 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.loading import to_plain
-from configs.schema import CocuConfig, CorpusConfig
+from configs.schema import CocuConfig, CorpusConfig, IngestConfig
 from spark_jobs import tables
-from spark_jobs.addresses import expand, resolve
-from spark_jobs.captions import clean_caption
+from spark_jobs.addresses import expand, file_sizes, resolve
+from spark_jobs.captions import Problem, clean_caption
 from spark_jobs.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA
+from spark_jobs.npy_files import NpyFile, open_npy
 from spark_jobs.reasons import Reason
+from spark_jobs.samples import sample_name
+from spark_jobs.shards import split_fields
 from spark_jobs.tables import Manifest, Part, UnitRecord
 from spark_jobs.units import RejectedRow, finish_unit, rejects_table
 from spark_jobs.vectors import vectors_to_column
@@ -46,10 +52,11 @@ concepts.vocabulary with concepts.embeddings."""
 
 
 def check(config: CocuConfig) -> None:
-    """What can be wrong before Spark starts."""
-    corpora = _corpora(config)
-    for corpus in corpora:
-        _pairs_of_files(corpus)
+    """What can be wrong before Spark starts; of every corpus the first two files are looked into."""
+    for corpus in _corpora(config):
+        vectors, metadata = _pairs_of_files(corpus)[0]
+        open_npy(vectors)
+        _check_columns(corpus, metadata, _column_names(metadata))
 
 
 def _corpora(config: CocuConfig) -> list[CorpusConfig]:
@@ -59,7 +66,8 @@ def _corpora(config: CocuConfig) -> list[CorpusConfig]:
         raise UserError("import_embeddings: no corpus has format: embeddings")
     if others:
         raise UserError(
-            f"corpora with format: embeddings need a workspace of their own; here are also {', '.join(others)}"
+            "corpora with format: embeddings need a workspace of their own; here are also "
+            + ", ".join(others)
         )
     return chosen
 
@@ -72,191 +80,259 @@ def _pairs_of_files(corpus: CorpusConfig) -> list[tuple[str, str]]:
     vectors, metadata = expand(corpus.path), expand(corpus.metadata)
     if len(vectors) != len(metadata):
         raise UserError(
-            f"corpus '{corpus.name}': {len(vectors)} .npy files ({corpus.path}) and {len(metadata)} metadata files ({corpus.metadata}); "
-            f"they must be as many, in the same order"
+            f"corpus '{corpus.name}': {len(vectors)} .npy files ({corpus.path}) and {len(metadata)} metadata "
+            f"files ({corpus.metadata}); they must be as many, in the same order"
         )
     return list(zip(vectors, metadata, strict=True))
 
 
 def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build pairs and image_embeddings; returns the manifest of the latter."""
-    corpora = _corpora(config)
     units = []
-    for corpus in corpora:
-        for number, files in enumerate(_pairs_of_files(corpus)):
-            units.append(Unit(f"{corpus.name}/{number:05d}", 0, (corpus, *files, config.ingest)))
-    settings: dict[str, Any] = {
-        "corpora": [to_plain(corpus) for corpus in corpora],
-        "rows_per_part": config.ingest.rows_per_part,
-        "min_caption_chars": config.ingest.min_caption_chars,
-        "max_caption_chars": config.ingest.max_caption_chars,
-    }
-    names = hashlib.sha256("\n".join(str(unit.payload[1:3]) for unit in units).encode()).hexdigest()[:16]
+    for corpus in _corpora(config):
+        files = _pairs_of_files(corpus)
+        dimension = open_npy(files[0][0]).dimension
+        for number, (vectors, metadata) in enumerate(files):
+            payload = _Source(corpus, vectors, metadata, dimension, config.ingest)
+            units.append(Unit(f"{corpus.name}/{number:05d}", 0, payload))
     pairs = build_table(
         session,
         config,
-        TableJob("import_embeddings", "pairs", settings, {"files": names}, units, pairs_unit, "rows"),
+        TableJob(
+            job="import_embeddings",
+            table="pairs",
+            settings=_settings(config),
+            inputs={"files": _fingerprint([unit.payload for unit in units])},
+            units=units,
+            task=pairs_unit,
+            what="rows",
+        ),
     )
-    by_unit = {record.unit: record for record in pairs.units}
-    vector_units = []
-    for unit in units:
-        for part in by_unit[unit.name].parts:
-            address = tables.join(pairs.folder, part.file)
-            vector_units.append(Unit(part.name, part.rows, (unit.payload[0], unit.payload[1], address)))
+    sources = {unit.name: unit.payload for unit in units}
     return build_table(
         session,
         config,
         TableJob(
-            "import_embeddings",
-            "image_embeddings",
-            {},
-            {"pairs": pairs.recipe},
-            vector_units,
-            vectors_unit,
-            "vectors",
+            job="import_embeddings",
+            table="image_embeddings",
+            settings={},
+            inputs={"pairs": pairs.recipe},
+            units=[
+                Unit(part.name, part.rows, (sources[record.unit], tables.join(pairs.folder, part.file)))
+                for record in pairs.units
+                for part in record.parts
+            ],
+            task=vectors_unit,
+            what="vectors",
         ),
     )
 
 
+@dataclass(frozen=True)
+class _Source:
+    """One .npy file and its metadata."""
+
+    corpus: CorpusConfig
+    vectors: str
+    metadata: str
+    dimension: int
+    options: IngestConfig
+
+
+def _settings(config: CocuConfig) -> dict[str, Any]:
+    names = ("rows_per_part", "min_caption_chars", "max_caption_chars")
+    chosen = {name: getattr(config.ingest, name) for name in names}
+    return {"corpora": [to_plain(corpus) for corpus in _corpora(config)], **chosen}
+
+
+def _fingerprint(sources: Sequence[_Source]) -> str:
+    """Which files there are and how large they are."""
+    addresses = [address for source in sources for address in (source.vectors, source.metadata)]
+    lines = [f"{address} {size}" for address, size in zip(addresses, file_sizes(addresses), strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
 def read_metadata(corpus: CorpusConfig, address: str) -> pa.Table:
-    """key string, caption string of one metadata file, in its order."""
+    """key string (null: none), caption string (null: none) of one metadata file, in its order.
+
+    Raises:
+        UserError: the file is damaged, of another kind, or lacks the columns.
+    """
+    wanted = [name for name in (corpus.caption_column, corpus.key_column) if name]
     filesystem, path = resolve(address)
-    suffix = posixpath.splitext(path)[1].lower()
+    try:
+        _check_columns(corpus, address, _column_names(address))
+        with filesystem.open_input_file(path) as source:
+            rows = _READERS[_kind(address)](source, wanted)
+        captions = rows.column(corpus.caption_column).cast(pa.string())
+        keys = rows.column(corpus.key_column).cast(pa.string()) if corpus.key_column else None
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, FileNotFoundError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"corpus '{corpus.name}': {address}: cannot be read: {text}") from None
+    return pa.table(
+        {"key": keys if keys is not None else pa.nulls(len(rows), pa.string()), "caption": captions}
+    )
+
+
+def _read_csv(source: pa.NativeFile, wanted: Sequence[str], delimiter: str = ",") -> pa.Table:
+    # As strings: a guessed type would make 12 of the key 00012.
+    return pacsv.read_csv(
+        source,
+        parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=pacsv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted
+        ),
+    )
+
+
+def _read_jsonl(source: pa.NativeFile, wanted: Sequence[str]) -> pa.Table:
+    schema = pa.schema([(wanted[0], pa.string())])  # else a caption that looks like a date becomes one
+    return pajson.read_json(
+        source,
+        read_options=pajson.ReadOptions(block_size=_JSON_BLOCK),
+        parse_options=pajson.ParseOptions(explicit_schema=schema),
+    )
+
+
+_JSON_BLOCK = 16 << 20  # no line may be longer
+_READERS: dict[str, Callable[[pa.NativeFile, Sequence[str]], pa.Table]] = {
+    ".parquet": lambda source, wanted: pq.read_table(source, columns=list(dict.fromkeys(wanted))),
+    ".jsonl": _read_jsonl,
+    ".json": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": lambda source, wanted: _read_csv(source, wanted, "\t"),
+}
+
+
+def _kind(address: str) -> str:
+    suffix = posixpath.splitext(address)[1].lower()
+    if suffix not in _READERS:
+        raise UserError(f"{address}: metadata must be .parquet, .jsonl, .csv or .tsv")
+    return suffix
+
+
+def _column_names(address: str) -> list[str]:
+    """The columns of a metadata file, from its schema or first line."""
+    kind = _kind(address)
+    filesystem, path = resolve(address)
     try:
         with filesystem.open_input_file(path) as source:
-            if suffix == ".parquet":
-                rows = pq.read_table(source)
-            elif suffix in (".jsonl", ".json", ".ndjson"):
-                rows = pajson.read_json(source)
-            elif suffix in (".csv", ".tsv"):
-                rows = pacsv.read_csv(
-                    source, parse_options=pacsv.ParseOptions(delimiter="\t" if suffix == ".tsv" else ",")
-                )
-            else:
-                raise UserError(
-                    f"corpus '{corpus.name}': {address}: metadata must be .parquet, .jsonl, .csv or .tsv"
-                )
-    except (pa.ArrowInvalid, FileNotFoundError) as error:
-        raise UserError(f"corpus '{corpus.name}': {address}: cannot be read: {error}") from None
+            if kind == ".parquet":
+                return pq.ParquetFile(source).schema_arrow.names
+            line = source.read(_LONGEST_FIRST_LINE).partition(b"\n")[0].decode("utf-8-sig").rstrip("\r")
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise UserError(f"{address}: cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if kind in (".csv", ".tsv"):
+        return split_fields(line, "\t" if kind == ".tsv" else ",") or []
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{address}: its first line is not JSON: {error}") from None
+    return list(values) if isinstance(values, dict) else []
+
+
+_LONGEST_FIRST_LINE = 1 << 20
+
+
+def _check_columns(corpus: CorpusConfig, address: str, columns: Sequence[str]) -> None:
     for option in ("caption_column", "key_column"):
         name = getattr(corpus, option)
-        if name and name not in rows.column_names:
+        if name and name not in columns:
             raise UserError(
-                f"corpus '{corpus.name}': {option}={name} is not in {address}; columns: {', '.join(rows.column_names)}"
+                f"corpus '{corpus.name}': {option}={name} is not in {address}; columns: {', '.join(columns)[:300]}"
             )
-    captions = rows.column(corpus.caption_column).cast(pa.string())
-    keys = (
-        rows.column(corpus.key_column).cast(pa.string())
-        if corpus.key_column
-        else pa.array(map(str, range(len(rows))))
-    )
-    return pa.table({"key": keys, "caption": captions})
-
-
-def open_vectors(corpus: CorpusConfig, address: str) -> np.ndarray:
-    """A .npy file, memory-mapped where it is local."""
-    filesystem, path = resolve(address)
-    try:
-        if "://" not in address:
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            with filesystem.open_input_file(path) as source:
-                values = np.lib.format.read_array(source, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"corpus '{corpus.name}': {address}: not a readable .npy of numbers: {error}"
-        ) from None
-    if values.ndim != 2 or values.dtype.kind != "f":
-        raise UserError(
-            f"corpus '{corpus.name}': {address}: expected floats of shape (n, d), found {values.dtype} {values.shape}"
-        )
-    return values
 
 
 def pairs_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Import the captions of one file (runs on an executor)."""
-    corpus, vectors_address, metadata_address, options = unit.payload
-    rows = read_metadata(corpus, metadata_address)
-    vectors = open_vectors(corpus, vectors_address)
-    if len(vectors) != len(rows):
+    source: _Source = unit.payload
+    rows = read_metadata(source.corpus, source.metadata)
+    vectors = open_npy(source.vectors)
+    if vectors.rows != rows.num_rows:
         raise UserError(
-            f"corpus '{corpus.name}': {vectors_address} has {len(vectors)} rows, {metadata_address} has {len(rows)}"
+            f"corpus '{source.corpus.name}': {source.vectors} has {vectors.rows} rows, "
+            f"{source.metadata} has {rows.num_rows}"
         )
-    usable = np.isfinite(vectors).all(axis=1) & (np.abs(vectors).max(axis=1) > 0)
+    if vectors.dimension != source.dimension:
+        raise UserError(
+            f"corpus '{source.corpus.name}': the vectors of {source.vectors} have {vectors.dimension} numbers, "
+            f"those of the first file {source.dimension}"
+        )
+    usable = _usable(vectors)
     good: list[tuple[str, str]] = []
     rejects: list[RejectedRow] = []
     seen: set[str] = set()
-    for number, (name, caption) in enumerate(zip(*(rows.column(i).to_pylist() for i in (0, 1)), strict=True)):
+    captions = rows.column("caption").to_pylist()
+    for number, (name, caption) in enumerate(zip(rows.column("key").to_pylist(), captions, strict=True)):
         # The sample's part of the key carries the row, by which its vector is found again.
-        key = f"{unit.name}/{_safe(name)}@{number}"
-        cleaned = clean_caption(caption, options)
-        if not usable[number]:
-            rejects.append(RejectedRow(key, "import_embeddings", "embedding not finite"))
-        elif name in seen:
-            rejects.append(RejectedRow(key, "import_embeddings", str(Reason.DUPLICATE_KEY.value), str(name)))
-        elif not isinstance(cleaned, str):
-            rejects.append(RejectedRow(key, "import_embeddings", str(cleaned.reason), str(cleaned.detail)))
-        else:
-            good.append((key, cleaned))
+        key = f"{unit.name}/{sample_name(name) if name else 'row'}@{number}"
+        result = clean_caption(caption, source.options)
+        if name and name in seen:
+            result = Problem(Reason.DUPLICATE_KEY)
+        elif not usable[number]:
+            result = Problem(Reason.EMBEDDING_NOT_FINITE)
         seen.add(name)
-    return _write_pairs(unit, folder, recipe, corpus, good, rejects, options.rows_per_part)
+        if isinstance(result, Problem):
+            rejects.append(RejectedRow(key, "import_embeddings", result.reason.value, result.detail))
+        else:
+            good.append((key, result))
+    return _write_pairs(unit, folder, recipe, good, rejects)
 
 
-def _safe(name: str | None) -> str:
-    return "".join(char if char.isalnum() or char in "-_." else "_" for char in str(name))
+def _usable(vectors: NpyFile) -> np.ndarray:
+    """Which rows are finite and not zero, bool (n,)."""
+    found = np.zeros(vectors.rows, bool)
+    for start in range(0, vectors.rows, _ROWS_AT_A_TIME):
+        stop = min(start + _ROWS_AT_A_TIME, vectors.rows)
+        block = vectors.read(start, stop)
+        found[start:stop] = np.isfinite(block).all(axis=1) & block.any(axis=1)
+    return found
+
+
+_ROWS_AT_A_TIME = 16_384
 
 
 def _write_pairs(
-    unit: Unit,
-    folder: str,
-    recipe: str,
-    corpus: CorpusConfig,
-    good: Sequence[tuple[str, str]],
-    rejects: list[RejectedRow],
-    size: int,
+    unit: Unit, folder: str, recipe: str, good: Sequence[tuple[str, str]], rejects: Sequence[RejectedRow]
 ) -> UnitRecord:
+    """The rows as parts of ``rows_per_part``, and their record."""
+    source: _Source = unit.payload
+    size = source.options.rows_per_part
     attempt = attempt_number()
     parts = []
     for start in range(0, len(good), size):
-        some = good[start : start + size]
+        keys, captions = zip(*good[start : start + size], strict=True)
+        count = len(keys)
         columns = {
-            "key": [key for key, _ in some],
-            "corpus": [corpus.name] * len(some),
-            "image": [b""] * len(some),
-            "caption": [caption for _, caption in some],
-            "width": [0] * len(some),
-            "height": [0] * len(some),
+            "key": keys,
+            "corpus": [source.corpus.name] * count,
+            "image": [b""] * count,
+            "caption": captions,
+            "width": [0] * count,
+            "height": [0] * count,
         }
         name = f"{unit.name}-{len(parts):05d}"
         file = tables.part_path(recipe, name, attempt)
-        parts.append(
-            Part(
-                name,
-                file,
-                tables.write_part(folder, file, pa.table(columns, schema=PAIRS_SCHEMA), PAIRS_SCHEMA),
-            )
-        )
+        table = pa.table(columns, schema=PAIRS_SCHEMA)
+        parts.append(Part(name, file, tables.write_part(folder, file, table, PAIRS_SCHEMA)))
     reject_file = None
-    reasons: dict[str, int] = {}
     if rejects:
         reject_file = tables.part_path(recipe, f"{unit.name}.rejects", attempt)
         tables.write_part(folder, reject_file, rejects_table(rejects), REJECTS_SCHEMA)
-        for row in rejects:
-            reasons[row.reason] = reasons.get(row.reason, 0) + 1
+    reasons = dict(Counter(row.reason for row in rejects))
     return UnitRecord(unit.name, tuple(parts), len(good) + len(rejects), reasons, reject_file)
 
 
 def vectors_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Import the vectors of one part of `pairs` (runs on an executor)."""
-    corpus, vectors_address, pairs_address = unit.payload
+    source, pairs_address = unit.payload
     keys = tables.read_file(pairs_address, ["key"]).column("key")
     rows = np.array([int(key.rpartition("@")[2]) for key in keys.to_pylist()], dtype=np.int64)
-    vectors = np.asarray(open_vectors(corpus, vectors_address)[rows], dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    table = pa.table(
-        {"key": keys, "embedding": vectors_to_column(vectors.astype(np.float16), vectors.shape[1])}
-    )
-    return finish_unit(unit, folder, recipe, table)
+    vectors = open_npy(source.vectors).read(rows[0], rows[-1] + 1)[rows - rows[0]]  # rows ascend
+    vectors /= np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    embeddings = vectors_to_column(vectors.astype(np.float16), vectors.shape[1])
+    return finish_unit(unit, folder, recipe, pa.table({"key": keys, "embedding": embeddings}))
 
 
 def main() -> None:

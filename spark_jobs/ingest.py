@@ -6,6 +6,7 @@ it holds. These part files are the units of all later jobs.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -16,8 +17,9 @@ from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
 from spark_jobs import tables
+from spark_jobs.addresses import file_sizes
 from spark_jobs.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
-from spark_jobs.shard_readers import list_shards
+from spark_jobs.shards import Shard, list_shards
 from spark_jobs.tables import Manifest, Part, UnitRecord
 from spark_jobs.waves import TableJob, Unit, attempt_number, build_table
 
@@ -57,27 +59,27 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     for name in _NOT_CONTENT:
         settings.pop(name)
     corpora = [corpus for corpus in config.corpora if corpus.format != "embeddings"]
-    units = [
-        Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest))
-        for corpus in corpora
-        for shard in list_shards(corpus)
-    ]
+    shards = [shard for corpus in corpora for shard in list_shards(corpus)]
+    units = [Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest)) for shard in shards]
     job = TableJob(
         job="ingest",
         table="pairs",
         settings={"ingest": settings, "corpora": [to_plain(corpus) for corpus in corpora]},
-        inputs={"shards": _fingerprint(units)},
+        inputs={"shards": _fingerprint(shards)},
         units=units,
         task=ingest_unit,
     )
     return build_table(session, config, job)
 
 
-def _fingerprint(units: list[Unit]) -> str:
-    """Which shards there are; their bytes are not read for it."""
-    import hashlib
-
-    return hashlib.sha256("\n".join(unit.name for unit in units).encode()).hexdigest()[:16]
+def _fingerprint(shards: list[Shard]) -> str:
+    """Which shards there are and how large their files are; the bytes are not read for it."""
+    sizes = file_sizes([shard.address for shard in shards])
+    lines = [
+        f"{shard.corpus}/{shard.name} {shard.start} {shard.end} {size}"
+        for shard, size in zip(shards, sizes, strict=True)
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:

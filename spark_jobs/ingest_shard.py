@@ -105,20 +105,28 @@ def ingest_shard(shard: Shard, config: IngestConfig) -> Iterator[Chunk]:
     """
     rows = _Rows(shard)
     threads = config.threads or _task_cores()
-    waiting: deque[_Waiting] = deque()
     with DecodePool(partial(_decode, config=config), threads, config.image_seconds) as pool:
-        for sample in _admit(shard, config, pool):
-            waiting.append(sample)
-            while len(waiting) > _WAITING_A_THREAD * threads or sum(w.size for w in waiting) > _WAITING_BYTES:
-                _finish(waiting.popleft(), pool, rows)
+        for sample in _ahead(_admit(shard, config, pool), _WAITING_A_THREAD * threads):
+            _finish(sample, pool, rows)
+            # After every sample, so that a shard is cut at the same rows whatever the number of threads.
             if len(rows.pairs) >= config.rows_per_part or rows.size >= _CHUNK_BYTES:
-                yield rows.take()
-        while waiting:
-            _finish(waiting.popleft(), pool, rows)
-            if len(rows.pairs) >= config.rows_per_part:
                 yield rows.take()
     if rows.pairs or rows.rejects:
         yield rows.take()
+
+
+def _ahead(samples: Iterator[_Waiting], most: int) -> Iterator[_Waiting]:
+    """The same samples in the same order, while up to ``most`` later ones are with the threads already."""
+    waiting: deque[_Waiting] = deque()
+    size = 0
+    for sample in samples:
+        waiting.append(sample)
+        size += sample.size
+        while len(waiting) > most or size > _WAITING_BYTES:
+            first = waiting.popleft()
+            size -= first.size
+            yield first
+    yield from waiting
 
 
 def _task_cores() -> int:

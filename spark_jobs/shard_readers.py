@@ -22,12 +22,12 @@ from spark_jobs.folder_reader import read_folder
 from spark_jobs.parquet_reader import read_parquet
 from spark_jobs.reasons import Reason
 from spark_jobs.samples import Sample
-from spark_jobs.shards import Shard, list_shards
+from spark_jobs.shards import Shard
 from spark_jobs.table_reader import read_table
 from spark_jobs.tar_reader import read_tar
 from spark_jobs.zip_reader import read_zip
 
-__all__ = ["Sample", "Shard", "list_shards", "read_samples"]
+__all__ = ["read_samples"]
 
 _READERS = {
     "webdataset": read_tar,

@@ -69,6 +69,8 @@ def list_shards(corpus: CorpusConfig) -> list[Shard]:
             "folder with the zips" if corpus.format == "yfcc14m" else "folder that the image paths start from"
         )
         raise UserError(f"corpus '{corpus.name}': image_root is missing, the {what} of {corpus.path}")
+    if corpus.format == "table":
+        expand(corpus.image_root)
     found = expand(corpus.path)
     listing = {"files": _folder_shards, "table": _table_shards, "yfcc14m": _zip_shards}.get(
         corpus.format, _file_shards
@@ -104,7 +106,9 @@ def _files(corpus: CorpusConfig, addresses: Iterable[str]) -> list[str]:
         names = [
             info.base_name
             for info in infos
-            if info.type == pafs.FileType.File and info.base_name.endswith(wanted)
+            if info.type == pafs.FileType.File
+            and info.base_name.endswith(wanted)
+            and not info.base_name.startswith((".", "_"))
         ]
         if not names:
             raise UserError(f"corpus '{corpus.name}': no {' or '.join(wanted)} files in {address}")

@@ -48,7 +48,10 @@ def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: 
         return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "a quote is open at the end of the line"))
     if len(fields) <= max(path_column, caption_column):
         return Sample(name, problem=Problem(Reason.MALFORMED_ROW, f"{len(fields)} columns"))
-    image = image_below(root, fields[path_column].lstrip("\ufeff"), limits)
+    path = fields[path_column].lstrip("\ufeff").strip()
+    if not path:
+        return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "no image path"))
+    image = image_below(root, path, limits)
     if isinstance(image, Problem):
         return Sample(name, problem=image)
     return Sample(name, image, fields[caption_column])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -60,10 +60,12 @@ def read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     before that point still counts.
 
     Raises:
-        tarfile.ReadError: the archive is no tar, or breaks off.
+        tarfile.ReadError: the archive is no tar, breaks off, or goes on behind its end mark.
     """
     filesystem, path = resolve(shard.address)
-    with filesystem.open_input_stream(path, buffer_size=1 << 20) as stream:
+    # tarfile unpacks gz by itself and, where it is cut, still gives what came before; Arrow does not.
+    compression = "detect" if path.endswith(".zst") else None
+    with filesystem.open_input_stream(path, compression=compression, buffer_size=1 << 20) as stream:
         name, parts = "", {}
         try:
             with tarfile.open(fileobj=_Stream(stream), mode="r|*", tarinfo=_Header, bufsize=1 << 18) as tar:  # type: ignore[arg-type]
@@ -74,12 +76,22 @@ def read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
                         if found:
                             yield assemble(before, found)
                     parts[suffix] = data
+                _check_end(tar)
         except (tarfile.TarError, OSError, EOFError):
-            if any(suffix in parts for suffix in IMAGES) and any(suffix in parts for suffix in CAPTIONS):
-                yield assemble(name, parts)
+            last = assemble(name, parts)
+            if last.problem is not None or (last.image is not None and last.caption is not None):
+                yield last
             raise
         if parts:
             yield assemble(name, parts)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Archives that were joined with `cat` go on behind the first one's end mark; tarfile would not say so."""
+    source: Any = tar.fileobj
+    while block := source.read(1 << 18):
+        if block.count(0) != len(block):
+            raise tarfile.ReadError("the file goes on behind the archive's end mark (joined archives?)")
 
 
 def _members(tar: tarfile.TarFile, limits: IngestConfig) -> Iterator[tuple[str, str, bytes | Problem]]:

@@ -67,10 +67,12 @@ def _sample(
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: IngestConfig) -> bytes | Problem:
     if info.file_size > limits.max_image_bytes:
         return too_big(info.file_size)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return Problem(Reason.UNREADABLE_IMAGE, f"in the zip: compression method {info.compress_type}")
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # A damaged, oddly compressed or encrypted member.
+        # A damaged or encrypted member.
         return Problem(Reason.UNREADABLE_IMAGE, f"in the zip: {error}"[:200])
 
 

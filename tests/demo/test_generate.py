@@ -16,7 +16,7 @@ from demo.generate import Parameters, generate, main
 from demo.samples import EVALUATION_STREAM, ODD_KINDS, PAIR_STREAM
 from demo.scenes import LABELS, THINGS, make_scene
 from spark_jobs.ingest_shard import ingest_shard
-from spark_jobs.shard_readers import list_shards
+from spark_jobs.shards import list_shards
 
 SEED = 3
 
