@@ -81,7 +81,7 @@ class Augmenter:
         """uint8 (image_size, image_size, 3) of an RGB image, as it is in this epoch."""
         size, kind = (self.options.image_size,) * 2, self.options.kind
         if kind == "none":
-            return np.asarray(image.resize(size, _BICUBIC, box=centre_box(*image.size)))
+            return np.asarray(image.crop(centre_box(*image.size)).resize(size, _BICUBIC))
         seed = image_seed(self.options.seed, epoch, key)
         self._random.seed(seed)
         box = crop_box(self._random, *image.size, _SCALES[kind])
@@ -124,10 +124,10 @@ def crop_box(
     return left, top, left + w, top + h
 
 
-def centre_box(width: int, height: int) -> tuple[float, float, float, float]:
-    """The largest square in the middle: left, top, right, bottom."""
+def centre_box(width: int, height: int) -> tuple[int, int, int, int]:
+    """The largest square in the middle: left, top, right, bottom in pixels."""
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
+    left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
