@@ -11,7 +11,7 @@ from PIL import Image
 from configs.errors import UserError
 from evaluation.gap_files import read_json
 from evaluation.gap_truth import Picture
-from evaluation.pictures import PICTURE_ERRORS
+from evaluation.photos import PICTURE_ERRORS
 
 __all__ = ["read_classes", "read_masks"]
 
