@@ -27,16 +27,23 @@ def read_archives(address: str, keys: Iterable[str]) -> dict[str, list[str]]:
         keys: the wanted ones.
 
     Raises:
-        UserError: nothing there, columns missing, or a key that stands twice.
+        UserError: nothing there, columns missing, a key that stands twice, or none of the wanted keys.
     """
     wanted = pa.array(sorted(set(keys)), pa.string())
     found: dict[str, list[str]] = {}
+    other = "nothing"
     for batch in _batches(address):
+        other = str(batch.column(0)[0].as_py()) if len(batch) else other
         chosen = batch.filter(pc.is_in(batch.column(0).cast(pa.string()), wanted))
         for key, concepts in zip(*(chosen.column(place).to_pylist() for place in (0, 1)), strict=True):
             if key in found:
                 raise UserError(f"archives {address}: the key '{key}' stands twice; keep one line of it")
             found[str(key)] = [concept for concept in concepts or () if concept]
+    if not found:
+        raise UserError(
+            f"archives {address}: its keys, such as '{other}', are none of the truth's, such as '{wanted[0]}'; "
+            "is it of another corpus?"
+        )
     return found
 
 

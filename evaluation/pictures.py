@@ -1,105 +1,87 @@
-"""Photos as people have them -> upright 8-bit RGB: turned by EXIF, grey, transparent, of 16 bits."""
+"""A photo, its true masks and the predicted ones side by side, with the names of the colours."""
 
 from __future__ import annotations
 
-import glob
-import struct
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageDraw
 
-from configs.errors import UserError
+from evaluation.class_names import BACKGROUND
 
-__all__ = ["MAX_PIXELS", "PICTURE_ERRORS", "SUFFIXES", "find_pictures", "read_picture"]
+__all__ = ["blend", "comparison"]
 
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split())
-"""Of the formats that are read."""
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused on their header, before anything is decoded."""
-PICTURE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-    TypeError,
-    AttributeError,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises on damaged and crafted files."""
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # every further parser is a further way in
-ImageFile.LOAD_TRUNCATED_IMAGES = False
+_WIDEST = 480
+_LINE = 16
+_STRENGTH = 0.6
 
 
-def find_pictures(arguments: Sequence[str]) -> list[Path]:
-    """Files, folders (what is in them, not deeper) and patterns (``**`` goes deeper) -> files, each once.
+def blend(
+    photo: np.ndarray, labels: np.ndarray, palette: np.ndarray, plain: Sequence[int] = ()
+) -> np.ndarray:
+    """Colours laid over a photo.
 
-    Raises:
-        UserError: an argument that stands for nothing.
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        labels: (H, W) integers; those without a colour leave the photo as it is.
+        palette: (C, 3) uint8.
+        plain: labels that get no colour.
+
+    Returns:
+        (H, W, 3) uint8.
     """
-    found: dict[Path, None] = {}
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            matches = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file()
-            )
-        elif path.exists():
-            matches = [path]
-        else:
-            paths = map(Path, glob.glob(argument, recursive=True))  # noqa: PTH207 (Path.glob wants a start)
-            matches = sorted(file for file in paths if file.is_file())
-        if not matches:
-            what = (
-                "no picture (jpg, png, webp, gif, bmp, tiff) in this folder"
-                if path.is_dir()
-                else "no such file"
-            )
-            raise UserError(
-                f"{argument}: {what}; name photos, folders or quoted patterns like 'photos/*.jpg'"
-            )
-        found.update(dict.fromkeys(matches))
-    return list(found)
+    coloured = (labels >= 0) & (labels < len(palette)) & ~np.isin(labels, list(plain))
+    colours = palette[np.where(coloured, labels, 0)]
+    mixed = (1 - _STRENGTH) * photo + _STRENGTH * colours
+    return np.where(coloured[..., None], mixed, photo).round().astype(np.uint8)
 
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """uint8 (H, W, 3) RGB, upright; transparency on white, 16-bit grey scaled to 8.
-
-    Raises:
-        UserError: it cannot be read, in words, the file named.
-    """
-    limit, Image.MAX_IMAGE_PIXELS = (
-        Image.MAX_IMAGE_PIXELS,
-        None,
-    )  # our own limit follows, with a clearer message
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise UserError(
-                    f"{path}: {width} x {height} pixels are more than {max_pixels:,}; make it smaller"
-                )
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image), path))
-    except PICTURE_ERRORS as error:
-        text = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as a picture: {text}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+def comparison(
+    path: str, truth: np.ndarray, guess: np.ndarray, classes: Sequence[str], palette: np.ndarray
+) -> Image.Image:
+    """The photo at ``path``, ``truth`` and ``guess`` (H, W) side by side, a legend of their classes below."""
+    photo = cv2.cvtColor(cv2.imread(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    plain = [number for number, name in enumerate(classes) if name == BACKGROUND]
+    panels = [_fit(photo), *(_fit(blend(photo, labels, palette, plain)) for labels in (truth, guess))]
+    present = [int(n) for n in np.union1d(truth, guess) if n < len(classes) and n not in plain]
+    picture = np.concatenate(panels, axis=1)
+    return _with_legend(picture, [(classes[n], tuple(map(int, palette[n]))) for n in present])
 
 
-def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise UserError(f"{path}: its pixels are of 32 bits (mode {image.mode}); save it with 8 or 16")
-    if image.has_transparency_data:
-        upper = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", upper.size, "white"), upper).convert("RGB")
-    return image.convert("RGB")
+def _fit(panel: np.ndarray) -> np.ndarray:
+    factor = min(1.0, _WIDEST / panel.shape[1])
+    return cv2.resize(panel, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+
+
+def _with_legend(picture: np.ndarray, entries: list[tuple[str, tuple[int, ...]]]) -> Image.Image:
+    height, width = picture.shape[:2]
+    heads = ("photo", "truth", "prediction")
+    canvas = Image.new("RGB", (width, height + _LINE * (2 + _rows(entries, width))), "white")
+    canvas.paste(Image.fromarray(picture), (0, _LINE))
+    draw = ImageDraw.Draw(canvas)
+    for number, head in enumerate(heads):
+        draw.text((number * width // 3 + 4, 2), head, fill="black")
+    x, y = 4, height + _LINE + 4
+    for name, colour in entries:
+        step = _entry_width(name)
+        if x > 4 and x + step > width:
+            x, y = 4, y + _LINE
+        draw.rectangle((x, y + 1, x + 10, y + 11), fill=colour)
+        draw.text((x + 14, y), name, fill="black")
+        x += step
+    return canvas
+
+
+def _entry_width(name: str) -> int:
+    return 26 + round(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(name))
+
+
+def _rows(entries: list[tuple[str, tuple[int, ...]]], width: int) -> int:
+    rows, x = 1, 4
+    for name, _ in entries:
+        step = _entry_width(name)
+        if x > 4 and x + step > width:
+            rows, x = rows + 1, 4
+        x += step
+    return rows

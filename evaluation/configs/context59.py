@@ -1,0 +1,16 @@
+"""PASCAL Context, val, without background: its pixels are ignored (later papers' Context59)."""
+
+_base_ = "base.py"
+
+title = "PASCAL Context59"
+images = 5104
+dataset = {
+    "type": "PascalContextDataset59",
+    "data_root": "VOCdevkit/VOC2010",
+    "ann_file": "ImageSets/SegmentationContext/val.txt",
+    "data_prefix": {"img_path": "JPEGImages", "seg_map_path": "SegmentationClassContext"},
+    "img_suffix": ".jpg",
+    "seg_map_suffix": ".png",
+}
+protocol = {"short_side": 448, "window": 448, "stride": 224, "background_threshold": None}
+prepare = "python -m evaluation.convert context"

@@ -1,0 +1,224 @@
+"""Zero-shot segmentation of a checkpoint on benchmarks, or on one's own data in PASCAL VOC's layout.
+
+Names: voc, context, coco_object, imagenet_s_50, imagenet_s_300, cityscapes, ade20k, coco_stuff (the eight of the
+paper: 'all'), voc20 and context59 (without background), folder (one's own data, with --classes).
+
+  python -m evaluation.evaluate --checkpoint groupvit.pt --benchmark voc,ade20k --data /data
+  python -m evaluation.evaluate --checkpoint groupvit.pt --benchmark folder --data scenes --classes classes.txt
+
+Every file is looked for before the model is loaded. OUT gets results.json, miou.png and, on request, pictures.
+Layouts and the protocol are in docs/evaluation.md. It uses a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import UserError, run_entry
+from evaluation.benchmarks import FOLDER, Benchmark, check_layout, scaled, select_benchmarks
+from evaluation.class_names import BACKGROUND
+from evaluation.protocol import Protocol, check_class_names
+
+__all__ = ["evaluate", "main", "read_classes"]
+
+_FOLDER_THRESHOLD = 0.95
+
+
+def main(argv: list[str]) -> int:
+    """Command line; 0, or 2 after one line for a mistake."""
+    options = _parser().parse_args(argv)
+    evaluate(options)
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Check, run, report. Returns what results.json holds; None in a process that is not the first.
+
+    Raises:
+        UserError: anything the user can mend, before the model is loaded wherever it can be known then.
+    """
+    _check_numbers(options)
+    chosen = [_completed(benchmark, options) for benchmark in select_benchmarks(options.benchmark)]
+    partial = options.partial or options.limit is not None
+    placed = [check_layout(benchmark, Path(options.data), partial) for benchmark in chosen]
+    # heavy from here on: torch's groups, mmsegmentation
+    from evaluation.processes import join_torchrun, run_processes
+    from evaluation.runs import Job, run_job
+
+    image_size = _image_size(options.checkpoint)
+    job = Job(
+        checkpoint=options.checkpoint,
+        benchmarks=tuple(_final(benchmark, image_size, options) for benchmark in placed),
+        out=Path(options.out),
+        max_windows=options.max_windows,
+        batch=options.batch,
+        workers=options.workers,
+        limit=options.limit,
+        pictures=options.pictures,
+    )
+    _check_names(job.benchmarks)
+    job.out.mkdir(parents=True, exist_ok=True)
+    rank, count = join_torchrun()
+    several = count == 1 and options.processes > 1
+    entries = run_processes(job, options.processes) if several else run_job(job)
+    return _report(options, max(count, options.processes), entries) if rank == 0 else None
+
+
+def read_classes(path: str) -> list[str]:
+    """Class names, one a line (or a JSON list), in the order of the mask ids.
+
+    Raises:
+        UserError: no such file, no text, or names that are the same.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        names = json.loads(text) if file.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--classes {path}: cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"--classes {path}: must hold a list of names")
+    names = [name.strip() for name in names if name.strip()]
+    check_class_names(names, f"--classes {path}")
+    return names
+
+
+def _completed(benchmark: Benchmark, options: argparse.Namespace) -> Benchmark:
+    """One's own classes put into the benchmark ``folder``; the threshold option put in its place."""
+    threshold = options.background_threshold
+    if benchmark.name == FOLDER:
+        if not options.classes:
+            raise UserError(
+                "--benchmark folder needs --classes FILE: names one a line, in the order of the mask ids"
+            )
+        names = read_classes(options.classes)
+        with_background = names[0].casefold() == BACKGROUND
+        if with_background:
+            names[0] = BACKGROUND
+            check_class_names(names[1:], f"--classes {options.classes}, besides the background")
+            threshold = _FOLDER_THRESHOLD if threshold is None else threshold
+        elif threshold is not None:
+            raise UserError(
+                f"--background-threshold: the first line of {options.classes} must be 'background'"
+            )
+        benchmark = dataclasses.replace(
+            benchmark, dataset={**benchmark.dataset, "metainfo": {"classes": names}}
+        )
+    elif threshold is not None and benchmark.protocol.background_threshold is None:
+        raise UserError(f"--background-threshold: {benchmark.title} has no background; leave it out")
+    if threshold is None:
+        return benchmark
+    return dataclasses.replace(
+        benchmark, protocol=dataclasses.replace(benchmark.protocol, background_threshold=threshold)
+    )
+
+
+def _final(benchmark: Benchmark, image_size: int, options: argparse.Namespace) -> Benchmark:
+    """Windows scaled to the model's image size, then what the command line says."""
+    protocol: Protocol = scaled(benchmark.protocol, image_size)
+    given = {name: getattr(options, name) for name in ("short_side", "window", "stride")}
+    protocol = dataclasses.replace(protocol, **{name: value for name, value in given.items() if value})
+    if protocol.stride > protocol.window:
+        raise UserError(
+            f"--stride: {protocol.stride} is more than the window, {protocol.window}: pixels between windows would "
+            "be left out; write at most the window"
+        )
+    return dataclasses.replace(benchmark, protocol=protocol)
+
+
+def _image_size(checkpoint: str) -> int:
+    from models.groupvit_config import GroupViTConfig
+    from models.weights import read_weight_file
+
+    return GroupViTConfig.from_dict(read_weight_file(checkpoint)["config"]).image_size
+
+
+def _check_names(benchmarks: Sequence[Benchmark]) -> None:
+    from evaluation.runs import class_names
+
+    for benchmark in benchmarks:
+        class_names(benchmark)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    for name in ("processes", "batch", "max_windows", "limit", "short_side", "window", "stride"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')}: {value} is too small; write 1 or more")
+    threshold = options.background_threshold
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UserError(f"--background-threshold: {threshold} is not between 0 and 1")
+
+
+def _report(options: argparse.Namespace, processes: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
+    from evaluation.results import class_table, draw_figure, summarise, summary_table, write_results
+
+    results = summarise(options.checkpoint, options.data, processes, entries)
+    written = write_results(results, Path(options.out))
+    draw_figure(results["benchmarks"], written.with_name("miou.png"))
+    print(summary_table(results["benchmarks"]))
+    if options.per_class:
+        for entry in results["benchmarks"]:
+            print(f"\n{class_table(entry)}")
+    print(f"\n{written}, {written.with_name('miou.png')}")
+    empty = [entry for entry in results["benchmarks"] if entry["images"] == 0]
+    if empty:
+        first = empty[0]["unreadable"][0]
+        raise UserError(f"{empty[0]['title']}: not one image could be used; the first: {first}")
+    return results
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, help="weight file or training checkpoint")
+    add("--benchmark", required=True, help="names with commas between, or all")
+    add("--data", required=True, help="folder that holds the data sets (docs/evaluation.md)")
+    add("--out", default="evaluation-results", help="folder for the results (%(default)s)")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes, each on a GPU of its own if there are (%(default)s)",
+    )
+    add("--per-class", action="store_true", help="print the IoU of every class, too")
+    add("--limit", type=int, help="only the first N images of each benchmark: a quick look")
+    add("--partial", action="store_true", help="accept a data set with fewer images than its official split")
+    add(
+        "--pictures",
+        type=int,
+        default=0,
+        metavar="N",
+        help="photo, truth and prediction of the first N images",
+    )
+    own = parser.add_argument_group("own data and other sizes (recorded in results.json)")
+    own.add_argument("--classes", metavar="FILE", help="names one a line, in the order of the mask ids; 'background' first"
+                     " if there is one")  # fmt: skip
+    own.add_argument(
+        "--background-threshold", type=float, metavar="T", help="a pixel below it is background (0 to 1)"
+    )
+    own.add_argument("--short-side", type=int, help="of the image, in pixels (2 x the model's image size)")
+    own.add_argument("--window", type=int, help="side of the windows (2 x the model's image size)")
+    own.add_argument("--stride", type=int, help="step between windows (the model's image size)")
+    speed = parser.add_argument_group("speed and memory (no influence on the results)")
+    speed.add_argument(
+        "--max-windows", type=int, default=32, help="windows through the model at once (%(default)s)"
+    )
+    speed.add_argument(
+        "--batch", type=int, default=1, help="images whose windows share batches (%(default)s)"
+    )
+    speed.add_argument("--workers", type=int, default=0, help="reader processes (%(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_entry(main)
