@@ -8,14 +8,15 @@ import io
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
@@ -27,6 +28,7 @@ import models  # noqa: F401  (before open_clip)
 from spark_jobs import tables
 
 ROOT = Path(__file__).parents[2]
+Value = TypeVar("Value")
 WORDS = (
     "dog cat tree car boat house river bird horse flower bridge mountain train bicycle clock chair".split()
 )
@@ -53,7 +55,7 @@ def write_shards(folder: Path, shards: int, samples: int, seed: int = 0) -> int:
     return shards * samples
 
 
-def write_tiny_clip(folder: Path, slow_layers: int = 1) -> tuple[str, str]:
+def write_tiny_clip(folder: Path, slow_layers: int = 1, width: int = 64) -> tuple[str, str]:
     """An open_clip model without training, as a config and a checkpoint; more layers make it slower."""
     import open_clip
     import torch
@@ -68,7 +70,7 @@ def write_tiny_clip(folder: Path, slow_layers: int = 1) -> tuple[str, str]:
                 "vision_cfg": {
                     "image_size": 64,
                     "layers": slow_layers,
-                    "width": 64,
+                    "width": width,
                     "patch_size": 16,
                     "head_width": 32,
                 },
@@ -183,8 +185,19 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+@dataclass
+class Worker:
+    """A worker process of the cluster; ``prefix`` is a command that runs the rest of the line."""
+
+    cores: int = 1
+    memory: str = "1g"
+    prefix: Sequence[str] = ()
+
+
 @contextlib.contextmanager
-def standalone_cluster(folder: Path, workers: int = 2, cores: int = 1, memory: str = "1g") -> Iterator[str]:
+def standalone_cluster(
+    folder: Path, workers: Sequence[Worker] = (Worker(), Worker()), conf: dict[str, str] | None = None
+) -> Iterator[str]:
     """A Spark master and workers as processes of this machine; yields spark://..."""
     import pyspark
 
@@ -192,40 +205,42 @@ def standalone_cluster(folder: Path, workers: int = 2, cores: int = 1, memory: s
     port = free_port()
     url = f"spark://127.0.0.1:{port}"
     folder.mkdir(parents=True, exist_ok=True)
+    # Executors killed on purpose must not count against the application.
+    options = {"spark.deploy.maxExecutorRetries": "-1", **(conf or {})}
     values = environment(
-        SPARK_HOME=str(home), SPARK_WORKER_DIR=str(folder / "work"), SPARK_LOG_DIR=str(folder)
+        SPARK_HOME=str(home),
+        SPARK_WORKER_DIR=str(folder / "work"),
+        SPARK_DAEMON_MEMORY="256m",
+        SPARK_DAEMON_JAVA_OPTS=" ".join(f"-D{name}={value}" for name, value in options.items()),
     )
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*arguments: str) -> None:
-        log = (folder / f"daemon-{len(started)}.log").open("wb")
-        command = [str(home / "bin" / "spark-class"), *arguments]
-        started.append(subprocess.Popen(command, env=values, stdout=log, stderr=log, start_new_session=True))
+    def start(kind: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
+        command = [*prefix, str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}"]
+        with (folder / f"daemon-{len(started)}.log").open("wb") as log:
+            started.append(
+                subprocess.Popen(
+                    [*command, "--host", "127.0.0.1", "--webui-port", "0", *arguments],
+                    env=values,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+            )
 
     try:
-        start(
-            "org.apache.spark.deploy.master.Master",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--webui-port",
-            "0",
-        )
+        start("master.Master", "--port", str(port))
         wait_for(lambda: _listens(port), 60, "the master does not listen")
-        for _ in range(workers):
-            start(
-                "org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--cores", str(cores),
-                "--memory", memory, "--webui-port", "0", url,
-            )  # fmt: skip
+        for worker in workers:
+            options_of = ("--cores", str(worker.cores), "--memory", worker.memory)
+            start("worker.Worker", *options_of, url, prefix=worker.prefix)
         yield url
     finally:
+        kill_all(executors(url))
         for process in started:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_all([psutil.Process(process.pid)] if process.poll() is None else [])
         for process in started:
             process.wait()
-        kill_all(executors(url))
 
 
 def _listens(port: int) -> bool:
@@ -233,7 +248,7 @@ def _listens(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_for(condition, seconds: float, message: str):
+def wait_for(condition: Callable[[], Value], seconds: float, message: str) -> Value:
     """Poll until a condition holds; its value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -244,14 +259,28 @@ def wait_for(condition, seconds: float, message: str):
     raise AssertionError(message)
 
 
-def executors(mark: str = "") -> list[psutil.Process]:
-    """Executor JVMs of this machine whose command line holds ``mark`` (a driver's or master's address)."""
+def executors(url: str) -> list[psutil.Process]:
+    """Executor JVMs of this machine that a cluster's workers started."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if "CoarseGrainedExecutorBackend" in line and mark in line:
+        line = process.info["cmdline"] or []
+        if "org.apache.spark.executor.CoarseGrainedExecutorBackend" in line and _is_of(process, url):
             found.append(process)
     return found
+
+
+def _is_of(process: psutil.Process, url: str) -> bool:
+    """Whether the executor's parent is a worker of this master."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(url in parent.cmdline() for parent in process.parents())
+    return False
+
+
+def python_workers(executor: psutil.Process) -> list[psutil.Process]:
+    """The Python workers that run an executor's tasks now or wait for more (their daemon is not one)."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [worker for daemon in executor.children() for worker in daemon.children()]
+    return []
 
 
 def kill_all(processes: Sequence[psutil.Process]) -> None:
@@ -269,9 +298,14 @@ def kill_tree(pid: int) -> None:
         kill_all([psutil.Process(pid)])
 
 
+def progress_of(workspace: Path, table: str) -> dict:
+    """The progress file of a table that is being built, or nothing."""
+    for path in (workspace / table).glob("_progress-*.json"):
+        with contextlib.suppress(OSError):
+            return json.loads(path.read_text())  # half of one would be a fault: no error is hidden here
+    return {"units": []}
+
+
 def committed_units(workspace: Path, table: str) -> int:
     """Units in the progress file of a table that is being built."""
-    for path in (workspace / table).glob("_progress-*.json"):
-        with contextlib.suppress(ValueError, OSError):
-            return len(json.loads(path.read_text())["units"])
-    return 0
+    return len(progress_of(workspace, table)["units"])

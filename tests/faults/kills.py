@@ -1,0 +1,240 @@
+"""Processes that die, freeze or come twice: executors, drivers, workers, runs."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+
+from tests.faults import harness
+from tests.faults.calm import Corpus, Outcome, compare, finish, start, workspace_with
+
+_CLUSTER_OPTIONS = (
+    "--conf", "spark.executor.memory=512m", "--conf", "spark.task.maxFailures=20",
+)  # fmt: skip
+
+
+def kill_executor(url: str) -> bool:
+    """kill -9 one executor that has a Python worker at work; whether there was one."""
+    for executor in harness.executors(url):
+        if harness.python_workers(executor):
+            harness.kill_all([executor])
+            return True
+    return False
+
+
+def executor_killed(
+    calm: Path, config: Path, scratch: Path, url: str, job: str, names: Sequence[str], times: int = 2
+) -> Outcome:
+    """kill -9 an executor once the first wave is committed, then another at once; Spark starts new ones.
+
+    Args:
+        calm: workspace of an undisturbed run.
+        names: tables that go before, and last the one that the job writes.
+        times: executors to kill, one right after the other.
+    """
+    workspace = workspace_with(calm, scratch / f"executor-{job}", _needed(job, names))
+    log, killed = scratch / f"executor-{job}.log", 0
+    command = harness.submit(
+        job, config, workspace, "spark.units_per_wave=6", master=url, options=_CLUSTER_OPTIONS
+    )
+    driver = start(command, log)
+    while driver.poll() is None and killed < times:
+        if harness.committed_units(workspace, names[-1]) > 0:
+            killed += kill_executor(url)
+        time.sleep(0.02)
+    left = harness.committed_units(workspace, names[-1])
+    finish(driver, log)
+    outcome = compare(calm, workspace, f"executor killed in {job}", killed, names, f"{left} units were done")
+    if killed < times:
+        outcome.verdict = f"only {killed} kills before the job ended"
+    return outcome
+
+
+def _needed(job: str, names: Sequence[str]) -> list[str]:
+    return [*names[:-1], *(["index"] if job == "build_archives" else [])]
+
+
+class Watcher:
+    """A reader that looks at a table all the time: what a manifest names must be there, whole."""
+
+    def __init__(self, workspace: Path, table: str) -> None:
+        self.folder, self.workspace, self.table = workspace / table, workspace, table
+        self.faults: list[str] = []
+        self._checked: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.01):
+            try:
+                for unit in harness.progress_of(self.workspace, self.table)["units"]:
+                    self._check(unit["parts"])
+            except Exception as error:  # whatever a reader can trip over is what is looked for
+                self.faults.append(f"{type(error).__name__}: {error}")
+                return
+
+    def _check(self, parts: Sequence[dict]) -> None:
+        for part in parts:
+            if part["file"] not in self._checked:
+                rows = pq.read_metadata(self.folder / part["file"]).num_rows
+                assert rows == part["rows"], f"{part['file']}: {rows} rows, {part['rows']} promised"
+                self._checked.add(part["file"])
+
+
+def driver_killed(corpus: Corpus, scratch: Path, waves: Sequence[int] = (1, 12), size: int = 4) -> Outcome:
+    """kill -9 the driver right after a commit and in the middle of a wave; the next run goes on."""
+    names = ("pairs", "image_embeddings")
+    workspace = workspace_with(corpus.calm, scratch / "driver", names[:1])
+    folder, log = workspace / names[1], scratch / "driver.log"
+    faults: list[str] = []
+    done_before = 0
+    with Watcher(workspace, names[1]) as watcher:
+        for number, units in enumerate(waves):
+            driver = start(
+                harness.submit("embed_images", corpus.config, workspace, f"spark.units_per_wave={size}"), log
+            )
+            harness.wait_for(
+                lambda units=units, driver=driver: driver.poll() is not None
+                or harness.committed_units(workspace, names[1]) >= units,
+                300,
+                "no wave was committed",
+            )
+            if number:
+                time.sleep(0.1)  # into the next wave
+            harness.kill_tree(driver.pid)
+            driver.wait()
+            faults += _after_kill(folder, size, done_before)
+            done_before = harness.committed_units(workspace, names[1])
+        finish(start(harness.submit("embed_images", corpus.config, workspace), log), log)
+    outcome = compare(
+        corpus.calm,
+        workspace,
+        "driver killed in embed_images",
+        len(waves),
+        names,
+        f"{done_before} units kept",
+    )
+    faults += watcher.faults
+    if f"goes on; {done_before} of" not in log.read_text():
+        faults.append(f"did not go on after {done_before} units")
+    if faults:
+        outcome.verdict = "; ".join(faults)
+    return outcome
+
+
+def _after_kill(folder: Path, size: int, done_before: int) -> Iterator[str]:
+    """What must not be after a kill: a complete table, more than a wave that nobody committed."""
+    if (folder / "_manifest.json").exists():
+        yield "the table is there although its job was killed"
+    named = {
+        part["file"]
+        for unit in harness.progress_of(folder.parent, folder.name)["units"]
+        for part in unit["parts"]
+    }
+    lost = sum(str(file.relative_to(folder)) not in named for file in folder.rglob("*.parquet"))
+    # The orphans of earlier kills are still there; they go when the table is complete.
+    if lost > size * (2 if done_before else 1):
+        yield f"{lost} finished units are to be done again; a wave has {size}"
+
+
+def two_runs(corpus: Corpus, scratch: Path) -> Outcome:
+    """Two runs of one job on one workspace: one works, the other says so and stops with code 2."""
+    workspace = workspace_with(corpus.calm, scratch / "two-runs", ("pairs",))
+    command = harness.submit("embed_images", corpus.config, workspace, master="local[1]")
+    logs = [scratch / f"two-runs-{number}.log" for number in range(2)]
+    drivers = [start(command, log) for log in logs]
+    codes = [driver.wait(timeout=300) for driver in drivers]
+    refused = [log.read_text() for log, code in zip(logs, codes, strict=True) if code == 2]
+    outcome = compare(corpus.calm, workspace, "two runs at once", 1, ("pairs", "image_embeddings"))
+    if sorted(codes) != [0, 2] or "another run of embed_images is at work" not in refused[0]:
+        outcome.verdict = f"exit codes {codes}: {(refused or [''])[0][-300:]}"
+    return outcome
+
+
+def worker_frozen(corpus: Corpus, scratch: Path, url: str) -> Outcome:
+    """SIGSTOP to a Python worker: the others go on; Spark's second attempt of its task doubles no row.
+
+    The frozen worker thaws once that attempt is on its way, so that both write the same part.
+    """
+    names = ("pairs", "image_embeddings")
+    workspace = workspace_with(corpus.calm, scratch / "frozen", names[:1])
+    log, events = scratch / "frozen.log", scratch / "events"
+    events.mkdir(exist_ok=True)
+    conf = {
+        "spark.speculation": "true",
+        "spark.speculation.interval": "100ms",
+        "spark.speculation.quantile": "0.5",
+        "spark.speculation.minTaskRuntime": "1s",
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": events.as_uri(),
+        "spark.eventLog.rolling.enabled": "false",
+        "spark.eventLog.compress": "false",
+    }
+    options = [item for name, value in conf.items() for item in ("--conf", f"{name}={value}")]
+    command = harness.submit(
+        "embed_images", corpus.config, workspace, "spark.units_per_wave=12", master=url,
+        options=[*_CLUSTER_OPTIONS, *options],
+    )  # fmt: skip
+    driver = start(command, log)
+    harness.wait_for(
+        lambda: driver.poll() is not None or harness.committed_units(workspace, names[1]) > 0, 240, "no wave"
+    )
+    before = harness.committed_units(workspace, names[1])
+    frozen = _freeze_one(url, lambda: driver.poll() is None)
+    again = _second_attempt(events, driver)
+    meanwhile = harness.committed_units(workspace, names[1]) - before
+    with contextlib.suppress(psutil.NoSuchProcess):
+        frozen.send_signal(signal.SIGCONT)
+    finish(driver, log)
+    outcome = compare(
+        corpus.calm, workspace, "hung task, speculation", 1, names, f"{meanwhile} units done while it hung"
+    )
+    if not again:
+        outcome.verdict = "Spark made no second attempt"
+    elif len(list((workspace / names[1]).rglob("*.parquet"))) != len(_parts(workspace, names[1])):
+        outcome.verdict = "files of the second attempt were left"
+    return outcome
+
+
+def _parts(workspace: Path, table: str) -> Sequence[object]:
+    from spark_jobs import tables
+
+    return tables.read_manifest(str(workspace), table).parts
+
+
+def _freeze_one(url: str, going_on: Callable[[], bool]) -> psutil.Process:
+    """Stop a Python worker that is computing."""
+    while going_on():
+        for executor in harness.executors(url):
+            for worker in harness.python_workers(executor):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if worker.cpu_percent(0.05) > 20:
+                        worker.suspend()
+                        return worker
+    raise AssertionError("the job ended before a worker could be frozen")
+
+
+def _second_attempt(events: Path, driver: subprocess.Popen[bytes], seconds: float = 60) -> bool:
+    """Whether the event log tells of a speculative attempt while the driver runs."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and driver.poll() is None:
+        if any('"Speculative":true' in file.read_text() for file in events.iterdir()):
+            return True
+        time.sleep(0.1)
+    return False
