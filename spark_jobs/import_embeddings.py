@@ -93,7 +93,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         files = _pairs_of_files(corpus)
         dimension = open_npy(files[0][0]).dimension
         for number, (vectors, metadata) in enumerate(files):
-            payload = _Source(corpus, vectors, metadata, dimension, config.ingest)
+            payload = Source(corpus, vectors, metadata, dimension, config.ingest)
             units.append(Unit(f"{corpus.name}/{number:05d}", 0, payload))
     pairs = build_table(
         session,
@@ -129,7 +129,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """One .npy file and its metadata."""
 
     corpus: CorpusConfig
@@ -145,7 +145,7 @@ def _settings(config: CocuConfig) -> dict[str, Any]:
     return {"corpora": [to_plain(corpus) for corpus in _corpora(config)], **chosen}
 
 
-def _fingerprint(sources: Sequence[_Source]) -> str:
+def _fingerprint(sources: Sequence[Source]) -> str:
     """Which files there are and how large they are."""
     addresses = [address for source in sources for address in (source.vectors, source.metadata)]
     lines = [f"{address} {size}" for address, size in zip(addresses, file_sizes(addresses), strict=True)]
@@ -246,7 +246,7 @@ def _check_columns(corpus: CorpusConfig, address: str, columns: Sequence[str]) -
 
 def pairs_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Import the captions of one file (runs on an executor)."""
-    source: _Source = unit.payload
+    source: Source = unit.payload
     rows = read_metadata(source.corpus, source.metadata)
     vectors = open_npy(source.vectors)
     if vectors.rows != rows.num_rows:
@@ -297,7 +297,7 @@ def _write_pairs(
     unit: Unit, folder: str, recipe: str, good: Sequence[tuple[str, str]], rejects: Sequence[RejectedRow]
 ) -> UnitRecord:
     """The rows as parts of ``rows_per_part``, and their record."""
-    source: _Source = unit.payload
+    source: Source = unit.payload
     size = source.options.rows_per_part
     attempt = attempt_number()
     parts = []
