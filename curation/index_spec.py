@@ -45,7 +45,8 @@ class IndexSpec:
         return {
             "flat": "Flat",
             "ivf": f"IVF{self.nlist},SQfp16",
-            "ivfpq": f"IVF{self.nlist},PQ{self.code_bytes}",
+            # np: codes are not renumbered for comparison by Hamming distance, which takes most of the training
+            "ivfpq": f"IVF{self.nlist},PQ{self.code_bytes}np",
         }[self.kind]
 
     def to_dict(self) -> dict[str, Any]:

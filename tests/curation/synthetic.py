@@ -47,18 +47,19 @@ def make_corpus(
     groups: int | None = None,
     seed: int = 0,
     noise: float = 0.6,
+    common: float = 0.0,
 ) -> Corpus:
     """Images lie around group centres; captions name concepts that are likely in their group.
 
-    ``noise`` is the expected norm of an image's offset from its unit centre.
+    ``noise`` is the expected norm of an image's offset from its unit centre; ``common`` the length of a
+    direction that all images share with all concepts, so that cosines are above 0 as CLIP's are.
     """
     rng = np.random.default_rng(seed)
     groups = groups or max(1, rows // 50)
     centres = unit(rng.normal(size=(groups, d)))
     group = rng.integers(groups, size=rows)
-    vectors = unit(
-        centres[group] + noise / np.sqrt(d) * rng.normal(size=(rows, d)).astype(np.float32)
-    ).astype(np.float16)
+    offsets = noise / np.sqrt(d) * rng.standard_normal((rows, d), np.float32)
+    vectors = unit(centres[group] + offsets + np.float32(common / np.sqrt(d))).astype(np.float16)
     embeddings = unit(rng.normal(size=(concepts, d)) + 0.5)
     lengths = np.minimum(rng.poisson(per_caption, size=rows), 12)
     anchor_of = np.repeat(np.arange(rows), lengths)

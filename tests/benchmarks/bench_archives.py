@@ -1,0 +1,194 @@
+"""How fast archives are built, beside the search that they cannot do without, and ranking beside a loop.
+
+A synthetic corpus (default: 100,000 images of 512 dimensions, 3,805 concepts, four a caption), one core.
+Rates are of CPU time, so that other work on the machine shows less.
+
+- bare search: FAISS alone, the same index, lists and L, a batch at a time
+- task: what a Spark task of build_archives does, from the Parquet parts to the written archives
+- ranking: from known neighbours to scores; beside it a loop over images and concepts with NumPy
+
+``python -m tests.benchmarks.bench_archives [--rows 100000] [--kind auto] [--noise 1.2] [--out FILE.json]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from configs.schema import ArchivesConfig
+from curation.archives import archives_of_neighbours
+from curation.index import OpenIndex, search
+from curation.ranking import rank
+from spark_jobs import tables
+from spark_jobs.build_archives import archive_unit
+from spark_jobs.vectors import vectors_to_column
+from spark_jobs.waves import Unit
+from tests.curation.synthetic import Corpus, build, make_corpus
+
+UNIT_ROWS = 2500
+
+
+def store_units(corpus: Corpus, workspace: Path, rows: int, options: ArchivesConfig) -> list[Unit]:
+    """The corpus' first rows as parts of image_embeddings and pair_concepts, and the units that read them."""
+    place = (str(workspace), "bench", "bench")
+    units = []
+    for start in range(0, rows, UNIT_ROWS):
+        part = slice(start, min(rows, start + UNIT_ROWS))
+        keys = corpus.keys[part]
+        vectors = vectors_to_column(corpus.vectors[part], corpus.vectors.shape[1])
+        words = corpus.captions.gather(np.arange(part.start, part.stop)).to_list_array()
+        addresses = []
+        for name, table in (
+            ("image_embeddings", pa.table({"key": keys, "embedding": vectors})),
+            ("pair_concepts", pa.table({"key": keys, "concept_ids": words})),
+        ):
+            file = f"{start:09d}.parquet"
+            tables.write_part(str(workspace / name), file, table, table.schema)
+            addresses.append(str(workspace / name / file))
+        units.append(Unit(f"corpus/{start:09d}", len(keys), (*addresses, place, options)))
+    return units
+
+
+def loop_ranking(
+    index: OpenIndex, anchors: np.ndarray, rows: np.ndarray, captions: list[list[int]]
+) -> list[list[tuple[int, float]]]:
+    """The paper's formula image by image, concept by concept."""
+    vectors = np.asarray(index.splits[0].vectors)
+    ranked = []
+    for anchor, neighbours in zip(anchors, rows, strict=True):
+        near = [row for row in neighbours.tolist() if row >= 0]
+        named = [set(captions[row]) for row in near]
+        candidates = sorted(set().union(*named))
+        values = {}
+        for concept in candidates:
+            text = index.concept_embeddings[concept]
+            using = [row for row, words in zip(near, named, strict=True) if concept in words]
+            values[concept] = np.append(vectors[using].astype(np.float32) @ text, anchor @ text)
+        highest = max((q.max() for q in values.values()), default=1.0)
+        scores = [(concept, float(q[-1] / q.mean() + q[-1] / highest)) for concept, q in values.items()]
+        ranked.append(sorted(scores, key=lambda entry: (-entry[1], entry[0])))
+    return ranked
+
+
+def largest_difference(
+    index: OpenIndex, anchors: np.ndarray, rows: np.ndarray, near: np.ndarray, loop: list[Any]
+) -> float:
+    """Between the scores of both rankings, relative to their size."""
+    ranked = rank(index, anchors, rows, near)
+    worst, offsets = 0.0, ranked.concepts.offsets
+    for number, expected in enumerate(loop):
+        part = slice(offsets[number], offsets[number + 1])
+        found = dict(zip(ranked.concepts.values[part].tolist(), ranked.scores[part].tolist(), strict=True))
+        assert found.keys() == dict(expected).keys()
+        worst = max([worst, *(abs(found[c] - score) / max(1.0, abs(score)) for c, score in expected)])
+    return worst
+
+
+def rate(work: Callable[[], object], rows: int, rounds: int) -> float:
+    """Rows a CPU second (of all threads) in the fastest round, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        seconds.append(time.process_time() - start)
+    return rows / min(seconds)
+
+
+def bare_search(index: OpenIndex, anchors: np.ndarray, neighbours: int, batch: int) -> None:
+    """FAISS's own search for the L neighbours and the anchor itself."""
+    parameters = None if index.kind == "flat" else faiss.SearchParametersIVF(nprobe=index.nprobe)
+    for start in range(0, len(anchors), batch):
+        index.splits[0].faiss.search(anchors[start : start + batch], neighbours + 1, params=parameters)
+
+
+def measure(
+    rows: int, kind: str, noise: float, asked: int, rounds: int, work: Path
+) -> dict[str, float | str]:
+    """All figures."""
+    corpus = make_corpus(rows, d=512, concepts=3_805, noise=noise, common=1.0)
+    options = ArchivesConfig(device="cpu")
+    index = build(corpus, work / "index" / "bench", kind, queries=200)
+    units = store_units(corpus, work, asked, options)
+    anchors = corpus.vectors[:asked].astype(np.float32)
+    keys, batch, neighbours = corpus.keys[:asked], options.batch_size, options.neighbours
+    near = [
+        search(index, anchors[start : start + batch], neighbours, keys[start : start + batch])
+        for start in range(0, asked, batch)
+    ]
+
+    def tasks() -> None:
+        for unit in units:
+            archive_unit(unit, str(work / "archives"), "bench")
+
+    def ranked() -> None:
+        for number, (found, similar) in enumerate(near):
+            rank(index, anchors[number * batch : number * batch + batch], found, similar)
+
+    def archived() -> None:
+        for number, (found, similar) in enumerate(near):
+            part = slice(number * batch, number * batch + batch)
+            archives_of_neighbours(keys[part], anchors[part], found, similar, index, options)
+
+    captions = corpus.captions.to_lists()
+    few = min(1000, asked)
+    found, similar = np.concatenate([n[0] for n in near])[:few], np.concatenate([n[1] for n in near])[:few]
+    figures: dict[str, float | str] = {
+        "index": f"{index.kind}, nprobe {index.nprobe}, recall {index.metadata['search']['recall']:.3f}",
+        "bare search, pairs/s": rate(lambda: bare_search(index, anchors, neighbours, batch), asked, rounds),
+        "search with exact order, pairs/s": rate(
+            lambda: [search(index, anchors[s : s + batch], neighbours, keys[s : s + batch]) for s in range(0, asked, batch)],
+            asked,
+            rounds,
+        ),
+        "task, pairs/s": rate(tasks, asked, rounds),
+        "ranking, pairs/s": rate(ranked, asked, rounds),
+        "ranking, clusters and columns, pairs/s": rate(archived, asked, rounds),
+        "ranking by a loop, pairs/s": rate(
+            lambda: loop_ranking(index, anchors[:few], found, captions), few, rounds
+        ),
+    }  # fmt: skip
+    figures["task over bare search"] = figures["task, pairs/s"] / figures["bare search, pairs/s"]
+    figures["ranking over loop"] = figures["ranking, pairs/s"] / figures["ranking by a loop, pairs/s"]
+    figures["largest difference of scores"] = largest_difference(
+        index, anchors[:few], found, similar, loop_ranking(index, anchors[:few], found, captions)
+    )
+    return figures
+
+
+def main() -> None:
+    """Measure, print, and write what was measured."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=100_000, help="images of the index")
+    parser.add_argument("--kind", default="auto", choices=["auto", "flat", "ivf", "ivfpq"])
+    parser.add_argument(
+        "--noise", type=float, default=1.2, help="how far images lie from their group: more lists to visit"
+    )
+    parser.add_argument("--asked", type=int, default=20_000, help="pairs that are curated")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    faiss.omp_set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        asked = min(given.asked, given.rows)
+        figures = measure(given.rows, given.kind, given.noise, asked, given.rounds, Path(work))
+    for what, value in figures.items():
+        shown = value if isinstance(value, str) else f"{value:14,.0f}" if value > 1000 else f"{value:14.3g}"
+        print(f"{what:42s} {shown}")
+    if given.out:
+        given.out.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
