@@ -91,7 +91,7 @@ def embed_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     rejects = [RejectedRow(names[row], "embed_images", reason, detail) for row, reason, detail in bad]
     table = pa.table(
         {
-            "key": keys.take(pa.array(good)) if bad else keys,
+            "key": keys.take(pa.array(good, pa.int64())) if bad else keys,
             "embedding": vectors_to_column(vectors, clip.dimension),
         }
     )
@@ -169,7 +169,7 @@ def embed_pixels(
     bad: list[Failure] = []
     for batch in _batches(decoded, batch_size, bad):
         for rows, found in _encoded(clip, batch, bad):
-            usable = np.linalg.norm(found.astype(np.float32), axis=1) > 0.5  # false for NaN too
+            usable = np.abs(np.linalg.norm(found.astype(np.float32), axis=1) - 1) < 0.1  # false for NaN too
             good.extend(row for row, fine in zip(rows, usable, strict=True) if fine)
             bad.extend((rows[n], Reason.EMBEDDING_NOT_FINITE, "") for n in np.flatnonzero(~usable))
             vectors.append(found[usable])

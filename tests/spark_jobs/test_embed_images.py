@@ -1,0 +1,256 @@
+"""Embeddings: those of the model itself, of length 1, whatever the batch, the memory and the images."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from configs.errors import UserError
+from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
+from models.clip import clip_fingerprint, load_clip
+from spark_jobs import embed_images, tables
+from spark_jobs.embed_images import embed_pixels, embed_unit
+from spark_jobs.ingest_shard import PAIRS_SCHEMA
+from spark_jobs.tables import Manifest, Part, UnitRecord
+from spark_jobs.vectors import column_to_vectors
+from spark_jobs.waves import Unit
+from tests.faults import harness
+from tests.spark_jobs.ingest_inputs import jpeg
+
+COUNT = 37
+
+
+@pytest.fixture(scope="module")
+def clip_config(tmp_path_factory):
+    return ClipConfig(*harness.write_tiny_clip(tmp_path_factory.mktemp("clip")))
+
+
+def _images(count=COUNT):
+    return [jpeg(60 + n, 90 - n, n) for n in range(count)]
+
+
+def _write_pairs(folder, images, size=10, name="web"):
+    """A complete table of pairs in parts of ``size``."""
+    records = []
+    for start in range(0, len(images), size):
+        some = images[start : start + size]
+        part = f"{name}/0-{start // size:05d}"
+        columns = {
+            "key": [f"{name}/0/{start + n:04d}" for n in range(len(some))],
+            "corpus": [name] * len(some),
+            "image": some,
+            "caption": ["a caption"] * len(some),
+            "width": [1] * len(some),
+            "height": [1] * len(some),
+        }
+        file = tables.part_path("r", part, 0)
+        rows = tables.write_part(
+            f"{folder}/pairs", file, pa.table(columns, schema=PAIRS_SCHEMA), PAIRS_SCHEMA
+        )
+        records.append(UnitRecord(part, (Part(part, file, rows),), rows))
+    manifest = Manifest("pairs", str(folder), "ingest", "r", {}, {}, {}, "0", "complete", records)
+    tables.write_manifest(manifest)
+    return manifest
+
+
+def _direct(clip_config, images):
+    """open_clip's own preprocessing and forward pass, one image at a time, float64 and of length 1."""
+    name = load_clip(clip_config) and clip_config.name.rpartition("/")[2].removesuffix(".json")
+    model, _, transform = open_clip.create_model_and_transforms(name, pretrained=clip_config.pretrained)
+    model.eval()
+    with torch.no_grad():
+        vectors = [model.encode_image(transform(Image.open(io.BytesIO(i)))[None])[0] for i in images]
+    found = torch.stack(vectors).double().numpy()
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def _cosines(found, expected):
+    found = found.astype(np.float64)
+    return (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1)
+
+
+def _unit(folder, clip_config, part=0, **options):
+    manifest = tables.read_manifest(str(folder), "pairs")
+    chosen = manifest.parts[part]
+    address = tables.join(manifest.folder, chosen.file)
+    payload = (address, clip_config, EmbedConfig(**options), clip_fingerprint(clip_config))
+    return Unit(chosen.name, chosen.rows, payload)
+
+
+def _run(unit, folder):
+    record = embed_unit(unit, str(folder / "image_embeddings"), "recipe")
+    rows = tables.read_file(tables.join(str(folder / "image_embeddings"), record.parts[0].file))
+    rejects = []
+    if record.reject_file:
+        rejects = tables.read_file(
+            tables.join(str(folder / "image_embeddings"), record.reject_file)
+        ).to_pylist()
+    assert record.rows_in == rows.num_rows + len(rejects)
+    return rows, column_to_vectors(rows.column("embedding")), rejects
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_vectors_are_those_of_open_clip(tmp_path, clip_config, batch_size):
+    images = _images()
+    _write_pairs(tmp_path, images, size=COUNT)
+    rows, vectors, rejects = _run(_unit(tmp_path, clip_config, batch_size=batch_size, threads=2), tmp_path)
+    assert vectors.dtype == np.float16
+    assert vectors.shape == (COUNT, 32)
+    assert rejects == []
+    assert rows.column("key").to_pylist() == [f"web/0/{n:04d}" for n in range(COUNT)]
+    np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=1e-3)
+    assert _cosines(vectors, _direct(clip_config, images)).min() > 0.9999
+
+
+def test_precisions(tmp_path, clip_config):
+    images = _images(12)
+    expected = _direct(clip_config, images)
+    _write_pairs(tmp_path, images, size=12)
+    for precision, least in (("fp32", 0.9999), ("bf16", 0.995), ("fp16", 0.9995)):
+        config = dataclasses.replace(clip_config, precision=precision)
+        clip = load_clip(config)
+        assert next(clip.model.parameters()).dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}.get(
+            precision, torch.float16
+        )
+        _, vectors, _ = _run(_unit(tmp_path, config), tmp_path)
+        np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=1e-3)
+        assert least < _cosines(vectors, expected).min() <= 1.001, precision
+
+
+class SmallMemory:
+    """A Clip whose device takes only so many images at once, and some images never."""
+
+    def __init__(self, clip, most, never=()):
+        self._clip, self._most, self._never = clip, most, never
+        self.sizes = []
+
+    def __getattr__(self, name):
+        return getattr(self._clip, name)
+
+    def encode_images(self, pixels):
+        self.sizes.append(len(pixels))
+        if len(pixels) > self._most or any(int(image[0, 0, 0]) in self._never for image in pixels):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore lines")
+        return self._clip.encode_images(pixels)
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """What earlier batches taught about the memory is forgotten."""
+    monkeypatch.setattr(embed_images, "_fitting", {})
+
+
+def _decoded(count):
+    for row in range(count):
+        pixels = np.zeros((64, 64, 3), np.uint8)
+        pixels[0, 0, 0] = row
+        pixels[8:40, row : row + 9] = 200
+        yield row, pixels, ""
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(clip_config, fresh, capsys):
+    clip = load_clip(clip_config)
+    small = SmallMemory(clip, 5)
+    good, vectors, bad = embed_pixels(small, _decoded(40), 16)
+    assert (good, bad) == (list(range(40)), [])
+    assert small.sizes == [16, 8, *[4] * 10]  # and stays halved
+    plain = embed_pixels(clip, _decoded(40), 16)[1]
+    np.testing.assert_allclose(vectors.astype(np.float32), plain.astype(np.float32), atol=2e-3)
+    assert capsys.readouterr().err.count("out of GPU memory") == 2
+    small.sizes.clear()
+    embed_pixels(small, _decoded(8), 16)
+    assert small.sizes == [4, 4]  # the process has learnt it
+
+
+def test_an_image_that_fails_alone_is_a_reject(clip_config, fresh):
+    small = SmallMemory(load_clip(clip_config), 64, never=(3, 9))
+    good, vectors, bad = embed_pixels(small, _decoded(12), 4)
+    assert good == [0, 1, 2, 4, 5, 6, 7, 8, 10, 11]
+    assert len(vectors) == 10
+    assert [(row, reason) for row, reason, _ in bad] == [(3, "out_of_gpu_memory"), (9, "out_of_gpu_memory")]
+    assert bad[0][2] == "CUDA out of memory. Tried to allocate 2 GiB"
+
+
+def test_other_errors_are_not_swallowed(clip_config):
+    class Broken(SmallMemory):
+        def encode_images(self, pixels):
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        embed_pixels(Broken(load_clip(clip_config), 9), _decoded(3), 2)
+
+
+def test_vectors_that_are_no_directions_are_rejects(clip_config):
+    class Odd(SmallMemory):
+        def encode_images(self, pixels):
+            found = self._clip.encode_images(pixels)
+            for row, image in enumerate(pixels):
+                found[row] = {2: np.nan, 4: np.inf, 5: 0.0}.get(int(image[0, 0, 0]), found[row])
+            return found
+
+    good, vectors, bad = embed_pixels(Odd(load_clip(clip_config), 99), _decoded(7), 3)
+    assert good == [0, 1, 3, 6]
+    assert np.isfinite(vectors).all()
+    assert [(row, reason) for row, reason, _ in bad] == [(n, "embedding_not_finite") for n in (2, 4, 5)]
+
+
+def test_images_that_cannot_be_read_are_rejects_with_their_keys(tmp_path, clip_config):
+    images = _images(9)
+    images[0], images[5] = b"no image", images[5][:200]
+    _write_pairs(tmp_path, images)
+    rows, vectors, rejects = _run(_unit(tmp_path, clip_config, batch_size=2), tmp_path)
+    kept = [0, 5]
+    assert rows.column("key").to_pylist() == [f"web/0/{n:04d}" for n in range(9) if n not in kept]
+    assert [(r["key"], r["stage"], r["reason"]) for r in rejects] == [
+        (f"web/0/{n:04d}", "embed_images", "unreadable_image") for n in kept
+    ]
+    expected = _direct(clip_config, [image for n, image in enumerate(images) if n not in kept])
+    assert _cosines(vectors, expected).min() > 0.9999
+
+
+def test_all_images_bad_leaves_an_empty_part(tmp_path, clip_config):
+    _write_pairs(tmp_path, [b"no", b"image"])
+    rows, vectors, rejects = _run(_unit(tmp_path, clip_config), tmp_path)
+    assert (rows.num_rows, vectors.shape[0], len(rejects)) == (0, 0, 2)
+
+
+def test_another_checkpoint_on_an_executor_is_refused(tmp_path, clip_config):
+    _write_pairs(tmp_path, _images(2))
+    unit = _unit(tmp_path, clip_config)
+    unit = dataclasses.replace(unit, payload=(*unit.payload[:3], "sha256:0000000000000000"))
+    with pytest.raises(UserError, match="is another file than on the driver"):
+        embed_unit(unit, str(tmp_path / "image_embeddings"), "recipe")
+
+
+@pytest.mark.slow
+def test_the_job_goes_on_where_it_was_stopped(spark, tmp_path, clip_config, capsys):
+    images = _images()
+    _write_pairs(tmp_path, images)
+    config = CocuConfig(workspace=str(tmp_path), clip=clip_config, spark=SparkConfig(units_per_wave=2))
+    victim = tables.read_manifest(str(tmp_path), "pairs").files[-1]
+    kept = tmp_path / "kept"
+    Path(victim).rename(kept)
+    with pytest.raises(UserError, match="the manifest names this file and it is gone"):
+        embed_images.run(spark, config)  # the last of four units fails
+    done = harness.committed_units(tmp_path, "image_embeddings")
+    assert 1 <= done <= 3
+    assert tables.find_manifest(str(tmp_path), "image_embeddings") is None
+    kept.rename(victim)
+    capsys.readouterr()
+    manifest = embed_images.run(spark, config)
+    assert f"goes on; {done} of 4 units are done" in capsys.readouterr().out
+    rows = harness.table_rows(tmp_path, "image_embeddings")
+    assert rows.column("key").to_pylist() == [f"web/0/{n:04d}" for n in range(COUNT)]
+    vectors = column_to_vectors(rows.column("embedding"))
+    assert _cosines(vectors, _direct(clip_config, images)).min() > 0.9999
+    assert manifest.rows == COUNT
+    embed_images.run(spark, config)
+    assert "nothing to do" in capsys.readouterr().out
