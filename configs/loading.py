@@ -37,9 +37,12 @@ _POSITIVE = (
     "ingest.short_side ingest.max_pixels ingest.max_image_bytes ingest.rows_per_part ingest.image_seconds "
     "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb index.train_rows "
     "index.recall_queries archives.neighbours archives.top archives.batch_size "
-    "export.archive_length export.row_group_rows export.shard_rows "
+    "export.archive_length export.row_group_rows "
     "train.epochs train.batch_size train.accumulate train.temperature train.lr train.shuffle_groups train.prefetch "
     "train.save_steps train.keep train.commit_steps train.log_steps train.max_skipped"
+).split()
+_NOT_NEGATIVE = (
+    "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave"
 ).split()
 
 
@@ -177,6 +180,18 @@ def _check_values(config: CocuConfig, where: str) -> None:
     for key in _POSITIVE:
         if not _lookup(config, key) > 0:
             raise UserError(f"{where}: {key} must be above 0, found {_lookup(config, key)}")
+    for key in _NOT_NEGATIVE:
+        if _lookup(config, key) < 0:
+            raise UserError(f"{where}: {key} must not be negative, found {_lookup(config, key)}")
+    if not 1 <= config.ingest.jpeg_quality <= 100:
+        raise UserError(
+            f"{where}: ingest.jpeg_quality is between 1 and 100, found {config.ingest.jpeg_quality}"
+        )
+    if config.ingest.max_caption_chars < max(1, config.ingest.min_caption_chars):
+        raise UserError(
+            f"{where}: ingest.max_caption_chars={config.ingest.max_caption_chars} is below "
+            f"ingest.min_caption_chars={config.ingest.min_caption_chars}"
+        )
     if not 0 < config.index.target_recall <= 1:
         raise UserError(
             f"{where}: index.target_recall is a share between 0 and 1, found {config.index.target_recall}"

@@ -80,7 +80,6 @@ class EmbedConfig:
 
     batch_size: int = _option(0, "images a forward pass; 0: 256 on GPU, 64 on CPU")
     threads: int = _option(0, "decoding threads a task; 0: the cores of the task")
-    compile: bool = _option(False, "torch.compile the image encoder (worth it for millions of images)")
 
 
 @dataclass
@@ -139,8 +138,10 @@ class ExportConfig:
 
     archive_length: int = _option(16, "A': archive columns have this fixed length")
     row_group_rows: int = _option(256, "rows a row group: the grain of shuffling and of sharing among ranks")
-    webdataset: bool = _option(False, "also write webdataset shards with the three-part text")
-    shard_rows: int = _option(10_000, "webdataset: pairs a shard")
+    webdataset: bool = _option(
+        False,
+        "also write webdataset shards with the three-part text, one a part of ingest.rows_per_part pairs",
+    )
 
 
 @dataclass
@@ -160,6 +161,7 @@ class SparkConfig:
     app_name: str = _option("cocu", "application name")
     driver_memory: str = _option("2g", "only used when the session is started here, not by spark-submit")
     units_per_wave: int = _option(0, "units committed together; 0: eight times the task slots, at least 32")
+    processes: int = _option(0, "train_on_spark: training processes; 0: one a task slot")
     conf: dict[str, str] = _option({}, "further Spark properties")
 
 

@@ -10,18 +10,20 @@ import io
 import posixpath
 import tarfile
 import uuid
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation import vocabulary
 from spark_jobs import tables
-from spark_jobs.addresses import resolve
+from spark_jobs.addresses import list_folder, resolve
 from spark_jobs.tables import Manifest, UnitRecord
 from spark_jobs.units import finish_unit, units_of
 from spark_jobs.waves import TableJob, Unit, build_table
@@ -88,8 +90,22 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         inputs={"pairs": pairs.recipe, "archives": archives.recipe},
         units=units,
         task=export_unit,
+        finish=partial(_remove_other_shards, shards) if shards else None,
     )
     return build_table(session, config, job)
+
+
+def _remove_other_shards(folder: str, manifest: Manifest) -> None:
+    """Shards of an earlier training set with other units would be read along with this one's."""
+    filesystem, path = resolve(folder)
+    named = {_shard_name(part.name) for part in manifest.parts}
+    for info in list_folder(filesystem, path):
+        if info.type == pafs.FileType.File and info.base_name not in named:
+            filesystem.delete_file(info.path)
+
+
+def _shard_name(unit: str) -> str:
+    return f"{unit.replace('/', '--')}.tar"
 
 
 def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
@@ -139,7 +155,7 @@ def pad_lists(column: pa.ChunkedArray, length: int, fill: str | float | int) -> 
 
 def write_shard(folder: str, name: str, table: pa.Table) -> str:
     """One webdataset shard with a unit's rows; an attempt that runs again replaces it by one rename."""
-    filesystem, path = resolve(tables.join(folder, f"{name.replace('/', '--')}.tar"))
+    filesystem, path = resolve(tables.join(folder, _shard_name(name)))
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     with filesystem.open_output_stream(temporary) as sink, tarfile.open(fileobj=sink, mode="w|") as tar:
