@@ -14,11 +14,12 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import pyarrow as pa
 import torch
@@ -31,6 +32,9 @@ from training.augment import KINDS, Augmenter, AugmentOptions
 from training.decode import CHUNK, Bad, DecodePool, decode_rows
 
 __all__ = ["Batch", "BatchMaker", "BatchOptions", "make_batches"]
+
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,9 @@ class BatchMaker:
         """
         if self.options.workers == 0:
             augmenter = Augmenter(self._augment)
-            for table in tables:
-                yield self._begin(table, epoch, augmenter).finish()
+            with _closed_after(iter(tables)) as iterator:
+                for table in iterator:
+                    yield self._begin(table, epoch, augmenter).finish()
             return
         if self._pool is None:
             self._pool = DecodePool(self._augment, self.options.workers)
@@ -144,17 +149,13 @@ class BatchMaker:
     def _begin_all(
         self, tables: Iterable[pa.Table | pa.RecordBatch], epoch: int, pool: DecodePool, begun: _Begun
     ) -> None:
-        iterator = iter(tables)
         try:
-            while begun.has_room() and (table := next(iterator, None)) is not None:
-                begun.put(self._begin(table, epoch, pool))
+            with _closed_after(iter(tables)) as iterator:
+                while begun.has_room() and (table := next(iterator, None)) is not None:
+                    begun.put(self._begin(table, epoch, pool))
             begun.put(None)
         except BaseException as error:  # for whoever takes the batches
             begun.put(error)
-        finally:
-            close = getattr(iterator, "close", None)
-            if close is not None:
-                close()
 
     def _begin(
         self, table: pa.Table | pa.RecordBatch, epoch: int, decoder: DecodePool | Augmenter
@@ -257,6 +258,16 @@ class _Begun:
         """No more are wanted."""
         self._stopped = True
         self._room.release()
+
+
+@contextmanager
+def _closed_after(iterator: Iterator[_Item]) -> Iterator[Iterator[_Item]]:
+    """Closes a generator in the thread that runs it; other iterators have nothing to close."""
+    try:
+        yield iterator
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()
 
 
 def _done(bad: Bad) -> Future[Bad]:

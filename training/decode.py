@@ -66,7 +66,8 @@ def open_rgb(jpeg: bytes | None) -> Image.Image:
         image = Image.open(io.BytesIO(jpeg), formats=("JPEG",))
         if image.width * image.height > MAX_PIXELS:
             raise Undecodable(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Image.UnidentifiedImageError:
         raise Undecodable(f"not a JPEG: it begins with {jpeg[:8]!r}") from None
     except (OSError, SyntaxError, ValueError, LookupError, ArithmeticError, MemoryError) as error:
@@ -211,6 +212,8 @@ class DecodePool:
                 with_worker.popleft().done.set_result(bad)
         except (EOFError, OSError):
             died = f"a decoding process (pid {worker.process.pid}) {worker.epitaph()}"
+            if with_worker:
+                died += f", at work on {with_worker[0].keys[0]} to {with_worker[0].keys[-1]}"
             self._fail(RuntimeError(died), with_worker)
         except BaseException as error:
             self._fail(error, with_worker)

@@ -158,6 +158,34 @@ def endless(table: pa.Table, log: list[str]) -> Iterator[pa.Table]:
         log.append("closed")
 
 
+def test_descriptors_are_given_back(table):
+    list(make_batches([table], options(2), 0))
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        iterator = make_batches(endless(table, []), options(2), 0)
+        next(iterator)
+        iterator.close()
+    assert psutil.Process().num_fds() == before
+
+
+class Unreadable:
+    def __iter__(self) -> Iterator[pa.Table]:
+        raise UserError("no such table")
+
+
+def test_reader_that_cannot_begin_is_an_error_not_a_hang(table):
+    with pytest.raises(UserError, match="no such table"):
+        list(make_batches(Unreadable(), options(1), 0))
+
+
+def test_early_close_without_workers_closes_the_reader_too(table):
+    log: list[str] = []
+    iterator = make_batches(endless(table, log), options(0), 0)
+    next(iterator)
+    iterator.close()
+    assert log == ["table", "closed"]
+
+
 def test_early_close_ends_processes_and_reader_at_once(table):
     log: list[str] = []
     maker = BatchMaker(options(2))
@@ -182,7 +210,7 @@ def test_killed_worker_is_an_error_not_a_hang(table):
         next(iterator)
         victim, other = maker.process_ids
         os.kill(victim, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=rf"pid {victim}\) was ended by SIGKILL"):
+        with pytest.raises(RuntimeError, match=rf"pid {victim}\) was ended by SIGKILL.*at work on made/"):
             list(itertools.islice(iterator, 1000))
     assert not wait_until_gone([victim, other])
 
