@@ -22,8 +22,9 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from evaluation.class_names import BACKGROUND, imagenet_s_names
+from evaluation.masks import decode_mask
 
-__all__ = ["COCOObjectDataset", "FolderDataset", "ImageNetSDataset", "LoadImage", "LoadMask", "decode_mask"]
+__all__ = ["COCOObjectDataset", "FolderDataset", "ImageNetSDataset", "LoadImage", "LoadMask"]
 
 _THINGS = 80
 _TAIL_BYTES = 4096
@@ -114,15 +115,6 @@ class LoadMask(BaseTransform):
             found = ", ".join(map(str, np.unique(wrong)[:5]))
             raise ValueError(f"the mask has ids {found}, and the benchmark {self.classes} classes")
         return mask
-
-
-def decode_mask(content: bytes) -> np.ndarray:
-    """A PNG mask -> int64 (H, W): palette indices or grey values of 8 or 16 bits; of RGB, R + 256 G."""
-    with Image.open(io.BytesIO(content)) as image:
-        mask = np.asarray(image)
-    if mask.ndim == 3:
-        mask = mask[..., 0].astype(np.int64) + 256 * mask[..., 1].astype(np.int64)
-    return mask.astype(np.int64)
 
 
 def _read_image(path: str) -> np.ndarray:

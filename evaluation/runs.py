@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import evaluation.mmseg_import
 # isort: split
 import torch
 import torch.distributed
+import torch.multiprocessing
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 
@@ -132,6 +134,8 @@ def _runner(
         default_scope=benchmark.runtime["default_scope"],
         default_hooks=dict.fromkeys(("timer", "logger", "param_scheduler", "checkpoint", "runtime_info")),
         custom_hooks=hooks,
+        # mmengine would otherwise force 'fork' on the whole process
+        env_cfg={"mp_cfg": {"mp_start_method": torch.multiprocessing.get_start_method()}},
         log_level="WARNING",
         experiment_name=f"{benchmark.name}-{uuid.uuid4().hex}",
     )
@@ -151,8 +155,6 @@ def _pipeline(benchmark: Benchmark, classes: int) -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
     """A folder for mmengine's files, the same in all processes of a group, gone afterwards."""
-    import shutil
-
     grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
     name = [f".scratch-{os.getpid()}-{uuid.uuid4().hex[:8]}"]
     if grouped:

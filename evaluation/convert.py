@@ -1,0 +1,320 @@
+"""Masks as they are published -> masks as the benchmarks need them. Run once a data set; safe to repeat.
+
+  python -m evaluation.convert coco-stuff  --data ROOT    coco_stuff164k: ids 0..181 -> 171 train ids
+  python -m evaluation.convert coco-object --data ROOT    coco_stuff164k: the same files -> 80 things + background
+  python -m evaluation.convert imagenet-s  --data ROOT --count 50    R + 256 G -> 16-bit grey (for other tools)
+  python -m evaluation.convert context     --data ROOT --labels DIR    459 labels (.mat) -> 59 classes + background
+
+ROOT is what evaluation.evaluate gets as --data. All ids of all masks are checked: one that holds an id which
+cannot be is named and nothing more is written. ADE20K and PASCAL VOC need no conversion; Cityscapes has
+mmsegmentation's tools/dataset_converters/cityscapes.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from configs.errors import UserError, run_entry
+from evaluation.masks import decode_mask
+
+__all__ = [
+    "COCO_UNUSED", "MaskError", "coco_object_ids", "coco_stuff_ids", "context_ids", "imagenet_s_ids", "main",
+    "read_context_labels",
+]  # fmt: skip
+
+_UNLABELLED = 255
+_IMAGENET_S_IGNORE = 1000
+_COCO_IMAGES = {"val2017": 5000, "train2017": 118287}
+_IMAGENET_S_IMAGES = {50: 752, 300: 4097}
+_CONTEXT_VAL = (5104, 5105)
+
+COCO_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
+"""Values of COCO-Stuff masks (category id - 1) that no class has."""
+_COCO_VALUES = [value for value in range(182) if value not in COCO_UNUSED]
+_THINGS = 80
+
+
+class MaskError(ValueError):
+    """A mask holds what it cannot hold."""
+
+
+def coco_stuff_ids(mask: np.ndarray) -> np.ndarray:
+    """COCO-Stuff's published ids (0..181, 255) -> train ids 0..170 uint8, 255 where unlabelled.
+
+    Raises:
+        MaskError: an id that no class has.
+    """
+    _refuse(mask, [*_COCO_VALUES, _UNLABELLED])
+    table = np.full(256, _UNLABELLED, np.uint8)
+    table[_COCO_VALUES] = np.arange(len(_COCO_VALUES))
+    return table[mask]
+
+
+def coco_object_ids(mask: np.ndarray) -> np.ndarray:
+    """COCO-Stuff's published ids -> things 1..80 uint8; stuff and what is unlabelled become background, 0.
+
+    Raises:
+        MaskError: an id that no class has.
+    """
+    train = coco_stuff_ids(mask)
+    return np.where(train < _THINGS, train + 1, 0).astype(np.uint8)
+
+
+def imagenet_s_ids(mask: np.ndarray, count: int, own: int | None = None) -> np.ndarray:
+    """Wide ids (R + 256 G, as decoded) of ImageNet-S -> uint16, checked; ``own``: the class of its folder.
+
+    Raises:
+        MaskError: an id beyond ``count`` other than 1000, or other classes without the folder's own.
+    """
+    _refuse(mask, [*range(count + 1), _IMAGENET_S_IGNORE])
+    named = np.setdiff1d(mask, [0, _IMAGENET_S_IGNORE])
+    if own is not None and len(named) and own not in named:
+        raise MaskError(f"it holds class {named[0]}, and its folder is class {own}")
+    return mask.astype(np.uint16)
+
+
+def read_context_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
+    """``labels.txt`` of PASCAL Context ("12: name" a line) -> table from the 459 ids to 0..59, uint8.
+
+    Args:
+        path: the file.
+        classes: background and the 59, in the order of their ids.
+
+    Raises:
+        UserError: no such file, or a class it does not name.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: missing; PASCAL Context's labels.txt says which of the 459 ids is which")
+    rows = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ids = {name: int(number) for number, name in rows}
+    table = np.zeros(max(ids.values(), default=0) + 1, np.uint8)
+    for number, name in enumerate(classes[1:], start=1):
+        if name not in ids:
+            raise UserError(
+                f"{path}: has no class '{name}'; give the labels.txt that comes with the .mat files"
+            )
+        table[ids[name]] = number
+    return table
+
+
+def context_ids(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """PASCAL Context's 459 ids -> 0..59, by :func:`read_context_labels`; all other classes are background.
+
+    Raises:
+        MaskError: an id beyond the table.
+    """
+    _refuse(labels, range(len(table)))
+    return table[labels]
+
+
+def main(argv: list[str]) -> int:
+    """Command line; 0, or 2 after one line for a mistake."""
+    options = _parser().parse_args(argv)
+    root = Path(options.data)
+    if not root.is_dir():
+        raise UserError(f"--data {root}: no such folder")
+    if options.processes < 1:
+        raise UserError(f"--processes: {options.processes} is too small; write 1 or more")
+    _COMMANDS[options.command](root, options)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One mask to make."""
+
+    source: Path
+    target: Path
+    own: int | None = None
+
+
+def _coco(
+    convert: Callable[[np.ndarray], np.ndarray], suffix: str, root: Path, options: argparse.Namespace
+) -> None:
+    folder = root / "coco_stuff164k" / "annotations" / options.split
+    sources = [path for path in _files(folder, "*.png") if re.fullmatch(r"\d+", path.stem)]
+    if not sources:
+        raise UserError(f"{folder}: no masks <image id>.png; unpack stuffthingmaps_trainval2017.zip there")
+    work = [_Work(path, path.with_name(f"{path.stem}{suffix}.png")) for path in sources]
+    _check_count(folder, len(work), (_COCO_IMAGES[options.split],), options.partial)
+    _convert_all(work, partial(_convert_png, convert), options.processes)
+
+
+def _coco_stuff(root: Path, options: argparse.Namespace) -> None:
+    _coco(coco_stuff_ids, "_labelTrainIds", root, options)
+
+
+def _coco_object(root: Path, options: argparse.Namespace) -> None:
+    _coco(coco_object_ids, "_objectTrainIds", root, options)
+
+
+def _imagenet_s(root: Path, options: argparse.Namespace) -> None:
+    base = root / f"ImageNetS{options.count}"
+    sources = _files(base / "validation-segmentation", "*/*.png")
+    folders = sorted({path.parent.name for path in sources})
+    if len(folders) != options.count and not options.partial:
+        raise UserError(
+            f"{base}/validation-segmentation: {len(folders)} class folders; there must be {options.count}"
+        )
+    _check_count(base, len(sources), (_IMAGENET_S_IMAGES[options.count],), options.partial)
+    whole = len(folders) == options.count
+    target = base / "validation-segmentation-16bit"
+    work = [
+        _Work(
+            path,
+            target / path.parent.name / path.name,
+            folders.index(path.parent.name) + 1 if whole else None,
+        )
+        for path in sources
+    ]
+    _convert_all(work, partial(_convert_imagenet_s, options.count), options.processes)
+
+
+def _context(root: Path, options: argparse.Namespace) -> None:
+    from evaluation.mmseg_import import import_mmseg
+
+    import_mmseg()
+    from mmseg.datasets import PascalContextDataset
+
+    base, labels = root / "VOCdevkit" / "VOC2010", Path(options.labels)
+    table = read_context_labels(labels / "labels.txt", PascalContextDataset.METAINFO["classes"])
+    listing = base / "ImageSets" / "Main" / "val.txt"
+    if not listing.is_file():
+        raise UserError(f"{listing}: missing; it comes with VOC2010 and says which images are the split val")
+    wanted = listing.read_text(encoding="utf-8").split()
+    found = {path.stem: path for path in [*labels.glob("*.mat"), *labels.glob("*/*.mat")]}
+    names = [name for name in wanted if name in found]
+    _check_count(labels, len(names), _CONTEXT_VAL, options.partial)
+    target = base / "SegmentationClassContext"
+    work = [_Work(found[name], target / f"{name}.png") for name in names]
+    _convert_all(work, partial(_convert_mat, table), options.processes)
+    split = base / "ImageSets" / "SegmentationContext" / "val.txt"
+    split.parent.mkdir(parents=True, exist_ok=True)
+    split.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    print(f"{split}: {len(names):,} names")
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder (docs/evaluation.md says which files go where)")
+    return sorted(folder.glob(pattern))
+
+
+def _check_count(folder: Path, found: int, official: Sequence[int], allowed: bool) -> None:
+    if found == 0 or (found not in official and not allowed):
+        wanted = " or ".join(f"{count:,}" for count in official)
+        raise UserError(f"{folder}: {found:,} masks, the split has {wanted}; complete it, or add --partial")
+
+
+def _convert_png(convert: Callable[[np.ndarray], np.ndarray], work: _Work) -> list[int]:
+    return _save(convert(decode_mask(work.source.read_bytes())), work.target)
+
+
+def _convert_imagenet_s(count: int, work: _Work) -> list[int]:
+    mask = decode_mask(work.source.read_bytes())
+    return _save(imagenet_s_ids(mask, count, work.own), work.target)
+
+
+def _convert_mat(table: np.ndarray, work: _Work) -> list[int]:
+    from scipy.io import loadmat
+
+    return _save(
+        context_ids(loadmat(work.source, variable_names=["LabelMap"])["LabelMap"], table), work.target
+    )
+
+
+def _save(mask: np.ndarray, target: Path) -> list[int]:
+    """Write the mask whole or not at all; returns the ids in it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    Image.fromarray(mask).save(unfinished, format="PNG")
+    unfinished.replace(target)
+    return np.unique(mask).tolist()
+
+
+def _guarded(convert: Callable[[_Work], list[int]], work: _Work) -> list[int] | str:
+    try:
+        return convert(work)
+    except (OSError, SyntaxError, ValueError, KeyError, zlib.error) as error:
+        return f"{work.source}: {' '.join(str(error).split())[:200]}"
+
+
+def _convert_all(work: list[_Work], convert: Callable[[_Work], list[int]], processes: int) -> None:
+    """Convert in parallel, stop at the first bad mask, say what was made.
+
+    Raises:
+        UserError: the first bad mask, named.
+    """
+    seen: set[int] = set()
+    task = partial(_guarded, convert)
+    bar = tqdm(total=len(work), unit="mask", mininterval=0.2 if sys.stderr.isatty() else 30.0)
+    with bar, ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        answers: Iterable[list[int] | str] = (
+            pool.map(task, work, chunksize=16) if processes > 1 else map(task, work)
+        )
+        for answer in answers:
+            if isinstance(answer, str):
+                pool.shutdown(cancel_futures=True)
+                raise UserError(f"{answer}; {bar.n:,} of {len(work):,} masks were converted before it")
+            seen.update(answer)
+            bar.update()
+    print(
+        f"{work[0].target.parent}: {len(work):,} masks, {len(seen)} different ids, {min(seen)} to {max(seen)}"
+    )
+
+
+def _refuse(mask: np.ndarray, allowed: Iterable[int]) -> None:
+    wrong = np.setdiff1d(mask, np.fromiter(allowed, np.int64))
+    if len(wrong):
+        raise MaskError(f"holds id {wrong[0]}, which is no class of this data set")
+
+
+_COMMANDS: dict[str, Callable[[Path, argparse.Namespace], None]] = {
+    "coco-object": _coco_object,
+    "coco-stuff": _coco_stuff,
+    "imagenet-s": _imagenet_s,
+    "context": _context,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in _COMMANDS:
+        command = commands.add_parser(name)
+        command.add_argument("--data", required=True, help="the folder that holds the data sets")
+        command.add_argument("--processes", type=int, default=1, help="conversions at a time (%(default)s)")
+        command.add_argument(
+            "--partial", action="store_true", help="accept fewer masks than the official split"
+        )
+        if name.startswith("coco"):
+            command.add_argument("--split", choices=sorted(_COCO_IMAGES), default="val2017")
+        if name == "imagenet-s":
+            command.add_argument(
+                "--count", type=int, choices=sorted(_IMAGENET_S_IMAGES), default=50, help="classes"
+            )
+        if name == "context":
+            command.add_argument("--labels", required=True, help="folder with labels.txt and the .mat files")
+    return parser
+
+
+if __name__ == "__main__":
+    run_entry(main)
