@@ -28,7 +28,7 @@ from training.sync_norm import SyncBatchNorm
 from training.telemetry import clock
 from training.training_set import COLUMNS, TrainingSet, open_training_set
 
-__all__ = ["HELP", "build", "main", "train"]
+__all__ = ["HELP", "build", "main", "show_summary", "train"]
 
 HELP = """\
 Train GroupViT on the table training_set, with the concepts of its archives.
@@ -70,7 +70,7 @@ def train(config: CocuConfig) -> dict[str, Any]:
     summary = _summarise(run, time.monotonic() - started)
     if run.telemetry is not None:
         run.telemetry.finish(summary)
-        _show(summary)
+        show_summary(summary)
     return summary
 
 
@@ -212,7 +212,8 @@ def _summarise(run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
-def _show(summary: dict[str, Any]) -> None:
+def show_summary(summary: dict[str, Any]) -> None:
+    """The last line of a training."""
     losses = summary["losses"]
     fall = f"loss {losses[0]:.3f} -> {losses[-1]:.3f}" if losses else "no epoch"
     print(
