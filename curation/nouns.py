@@ -8,7 +8,7 @@ It knows words rather than sentences, so verbs of captions ("a dog jumps") come 
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
+from importlib.resources import files
 
 from textblob.en import lexicon, tag
 
@@ -16,7 +16,7 @@ from curation.words import fold, lemmas, pieces
 
 __all__ = ["noun_phrases", "plain_adjectives", "word_list"]
 
-_HERE = Path(__file__).parent
+_HERE = files("curation")  # a folder, or inside of cocu.zip on executors
 _SINGULAR = frozenset("a an another each every one".split())
 _NEVER = frozenset("s t re ve ll m d whilst while via etc vs lot i".split())
 _ALWAYS = frozenset("t-shirt goal yoga sushi broccoli graffiti top-hat".split())

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ __all__ = [
     "select",
 ]
 
-_HERE = Path(__file__).parent
+_HERE = files("curation")  # a folder, or inside of cocu.zip on executors
 _Words = tuple[str, ...]
 _FRAGMENT = 0.85  # share of a part's captions that have the longer phrase
 

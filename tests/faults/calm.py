@@ -78,7 +78,7 @@ def workspace_with(calm: Path, workspace: Path, names: Sequence[str]) -> Path:
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.mkdir(parents=True)
     for name in names:
-        copy = os.link if os.stat(calm).st_dev == os.stat(workspace).st_dev else shutil.copy2
+        copy = os.link if calm.stat().st_dev == workspace.stat().st_dev else shutil.copy2
         shutil.copytree(calm / name, workspace / name, copy_function=copy)
     return workspace
 
