@@ -37,6 +37,7 @@ import torch
 from PIL import Image
 
 from configs.errors import UserError, run_entry
+from evaluation.benchmarks import scaled
 from evaluation.class_names import BACKGROUND
 from evaluation.photos import find_pictures
 from evaluation.protocol import Protocol, check_class_names, class_texts

@@ -71,7 +71,16 @@ def read_weight_file(
         content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(_unreadable(path, error)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise UserError(
             f"{path}: truncated or not a weight file ({_first_line(error)}); copy it again or use an earlier checkpoint"
         ) from error
