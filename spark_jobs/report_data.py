@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
 import posixpath
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,17 @@ import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
+from curation.csr import Csr, concatenate
 from spark_jobs import tables
 from spark_jobs.addresses import resolve
+from spark_jobs.report_results import Evaluation, Training, load_evaluation, load_training, read_json
 from spark_jobs.tables import Manifest, Part
 from spark_jobs.units import part_address
 
 __all__ = ["Concept", "Neighbour", "PairView", "ReportData", "load_pair", "load_report_data"]
 
 _PARTS_LOOKED_AT = 200  # of the archives, for the distributions: half a million pairs
+_CONCEPTS_SHOWN = 40
 
 
 @dataclass
@@ -75,9 +76,8 @@ class ReportData:
     looked_at: tuple[int, int]
     pairs: list[PairView]
     gap: dict[str, float] | None = None
-    training: dict[str, Any] | None = None
-    evaluation: dict[str, Any] | None = None
-    pictures: list[tuple[str, bytes]] = field(default_factory=list)
+    training: Training | None = None
+    evaluation: Evaluation | None = None
 
 
 def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
@@ -87,89 +87,77 @@ def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
         UserError: there are no archives yet.
     """
     archives = tables.read_manifest(workspace, "archives")
+    concepts = tables.read_manifest(workspace, "concepts")
     found = {name: tables.find_manifest(workspace, name) for name in _TABLES}
-    steps, rejects = [], []
-    for name, manifest in found.items():
-        if manifest is None:
-            continue
-        rows = manifest.extra["index"]["rows"] if name == "index" else manifest.rows
-        rows_in = rows if name == "index" else manifest.rows_in
-        steps.append(
-            {
-                "job": manifest.job,
-                "table": name,
-                "rows_in": rows_in,
-                "rows_out": rows,
-                "rejected": sum(manifest.rejects.values()),
-                "seconds": manifest.seconds,
-                "rate": rows_in / manifest.seconds if manifest.seconds else 0.0,
-            }
-        )
-        rejects.extend((manifest.job, reason, count) for reason, count in manifest.rejects.items())
-    concepts = found["concepts"]
-    assert concepts is not None
-    words = tables.read_parts(concepts, ["concept", "count"])
-    ranked = sorted(
-        zip(*(words.column(i).to_pylist() for i in (0, 1)), strict=True), key=lambda entry: -entry[1]
-    )
     looked = _spread(archives.parts, _PARTS_LOOKED_AT, config.report.seed)
-    columns = ["key", "scores", "in_caption", "similarities"]
+    columns = ["scores", "in_caption", "similarities"]
     rows = pa.concat_tables([tables.read_file(part_address(archives, part), columns) for part in looked])
-    added, named = _counts(rows)
-    data = ReportData(
+    captions = _captions_of(workspace, looked)
+    return ReportData(
         title=posixpath.basename(workspace.rstrip("/")),
-        steps=steps,
-        rejects=rejects,
-        concepts=ranked[:40],
-        vocabulary=len(words),
+        steps=[_step(name, manifest) for name, manifest in found.items() if manifest],
+        rejects=[
+            (manifest.job, reason, count)
+            for manifest in found.values()
+            if manifest
+            for reason, count in manifest.rejects.items()
+        ],
+        concepts=_most_frequent(concepts, captions),
+        vocabulary=concepts.rows,
         leaks=concepts.extra.get("benchmark_classes", {}),
         index=found["index"].extra["index"] if found["index"] else {},
-        caption_counts=named,
-        added_counts=added,
+        caption_counts=captions.lengths,
+        added_counts=_added(rows.column("in_caption")),
         similarities=_flat(rows.column("similarities")),
         scores=_flat(rows.column("scores")),
         looked_at=(len(rows), archives.rows),
         pairs=_sample_pairs(workspace, archives, config.report.samples, config.report.seed),
+        gap=(read_json(tables.join(workspace, "summary.json")) or {}).get("gap"),
+        training=load_training(workspace),
+        evaluation=load_evaluation(workspace),
     )
-    _add_results(workspace, data)
-    return data
 
 
 _TABLES = ("pairs", "image_embeddings", "concepts", "pair_concepts", "index", "archives", "training_set")
 
 
-def _add_results(workspace: str, data: ReportData) -> None:
-    """The gap, training and evaluation, where they have been."""
-    summary = _read_json(tables.join(workspace, "summary.json")) or {}
-    data.gap = summary.get("gap")
-    data.training = _read_json(tables.join(workspace, "training", "summary.json"))
-    data.evaluation = _read_json(tables.join(workspace, "evaluation", "results.json"))
-    for label, folder in (("training", "training"), ("evaluation", "evaluation")):
-        for name, content in _read_pictures(tables.join(workspace, folder)):
-            data.pictures.append((f"{label}: {name}", content))
+def _step(name: str, manifest: Manifest) -> dict[str, Any]:
+    rows = manifest.extra["index"]["rows"] if name == "index" else manifest.rows
+    rows_in = rows if name == "index" else manifest.rows_in
+    return {
+        "job": manifest.job,
+        "table": name,
+        "rows_in": rows_in,
+        "rows_out": rows,
+        "rejected": sum(manifest.rejects.values()),
+        "seconds": manifest.seconds,
+        "rate": rows_in / manifest.seconds if manifest.seconds else 0.0,
+    }
 
 
-def _read_json(address: str) -> dict[str, Any] | None:
-    filesystem, path = resolve(address)
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            values = json.loads(stream.read())
-    except (FileNotFoundError, ValueError, OSError):
-        return None
-    return values if isinstance(values, dict) else None
+def _captions_of(workspace: str, parts: Sequence[Part]) -> Csr:
+    """The concepts that the captions of these parts' pairs name."""
+    manifest = tables.read_manifest(workspace, "pair_concepts")
+    by_name = {part.name: part for part in manifest.parts}
+    return concatenate(
+        [
+            Csr.from_list_array(
+                tables.read_file(part_address(manifest, by_name[part.name]), ["concept_ids"]).column(0)
+            )
+            for part in parts
+        ]
+    )
 
 
-def _read_pictures(address: str) -> list[tuple[str, bytes]]:
-    import pyarrow.fs as pafs
-
-    filesystem, path = resolve(tables.join(address, "pictures"))
-    infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    pictures = []
-    for info in sorted(infos, key=lambda info: info.base_name)[:12]:
-        if info.base_name.endswith((".png", ".jpg")) and (info.size or 0) < 2_000_000:
-            with filesystem.open_input_stream(info.path) as stream:
-                pictures.append((info.base_name.rpartition(".")[0], stream.read()))
-    return pictures
+def _most_frequent(concepts: Manifest, captions: Csr) -> list[tuple[str, int]]:
+    """As mining counted them; those of a given list as often as the captions looked at name them."""
+    words = tables.read_parts(concepts, ["concept", "count"])
+    counts = words.column("count").to_numpy()
+    if not counts.any():
+        counts = np.bincount(captions.values, minlength=len(counts))
+    best = np.argsort(-counts, kind="stable")[:_CONCEPTS_SHOWN]
+    names = words.column("concept").take(pa.array(best)).to_pylist()
+    return [(name, int(count)) for name, count in zip(names, counts[best], strict=True) if count]
 
 
 def _spread(parts: Sequence[Part], count: int, seed: int) -> list[Part]:
@@ -183,17 +171,11 @@ def _flat(column: pa.ChunkedArray) -> np.ndarray:
     )
 
 
-def _counts(rows: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Concepts of the archive that the caption lacks and has, for each pair."""
-    added, named = [], []
-    for chunk in rows.column("in_caption").chunks:
-        offsets = chunk.offsets.to_numpy()
-        flags = chunk.values.to_numpy(zero_copy_only=False).astype(np.int64)
-        sums = np.concatenate([[0], np.cumsum(flags)])
-        inside = sums[offsets[1:]] - sums[offsets[:-1]]
-        named.append(inside)
-        added.append(np.diff(offsets) - inside)
-    return np.concatenate(added), np.concatenate(named)
+def _added(in_caption: pa.ChunkedArray) -> np.ndarray:
+    """Concepts of each archive that the pair's caption lacks."""
+    lists = Csr.from_list_array(in_caption)
+    lacking = np.concatenate([[0], np.cumsum(~lists.values.astype(bool))])
+    return np.diff(lacking[lists.offsets])
 
 
 def _sample_pairs(workspace: str, archives: Manifest, count: int, seed: int) -> list[PairView]:
@@ -280,11 +262,3 @@ def _read_pairs(workspace: str, keys: set[str]) -> dict[str, tuple[str, bytes]]:
                     }
                 )
     return found
-
-
-def rejects_by_reason(rejects: Iterable[tuple[str, str, int]]) -> dict[str, int]:
-    """Summed over the stages."""
-    total: Counter[str] = Counter()
-    for _, reason, count in rejects:
-        total[reason] += count
-    return dict(total.most_common())
