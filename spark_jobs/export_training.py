@@ -40,16 +40,21 @@ three lines: the caption; the archive's concepts, best first, joined by ", "; th
 
 
 def training_schema(length: int) -> pa.Schema:
-    """The table's columns for archives of this length."""
+    """The table's columns for archives of this length.
+
+    The lists are all of one length, which stands in their fields' metadata. Arrow's own type for that is of
+    no use here: Petastorm leaves columns of it out, with no more than a warning.
+    """
+    told = {"length": str(length)}
     return pa.schema(
         [
             ("key", pa.string()),
             ("image", pa.binary()),
             ("caption", pa.string()),
             ("caption_nouns", pa.string()),
-            ("archive_concepts", pa.list_(pa.string(), length)),
-            ("archive_scores", pa.list_(pa.float32(), length)),
-            ("archive_clusters", pa.list_(pa.int32(), length)),
+            pa.field("archive_concepts", pa.list_(pa.string()), metadata=told),
+            pa.field("archive_scores", pa.list_(pa.float32()), metadata=told),
+            pa.field("archive_clusters", pa.list_(pa.int32()), metadata=told),
         ]
     )
 
@@ -116,6 +121,11 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     if not archives.column("key").equals(pairs.column("key")):
         # Rows that embedding rejected are in pairs and not in archives.
         rows = pc.index_in(archives.column("key"), value_set=pairs.column("key").combine_chunks())
+        if rows.null_count:
+            raise UserError(
+                f"{archives_address}: {rows.null_count} keys are not in {pairs_address}; run build_archives again "
+                "with overwrite=true"
+            )
         pairs = pairs.take(rows)
     length = options.archive_length
     captions = pairs.column("caption").combine_chunks()
@@ -128,9 +138,7 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
             "caption_nouns": nouns,
             "archive_concepts": pad_lists(archives.column("concepts"), length, ""),
             "archive_scores": pad_lists(archives.column("scores"), length, 0.0),
-            "archive_clusters": pad_lists(archives.column("clusters"), length, -1).cast(
-                pa.list_(pa.int32(), length)
-            ),
+            "archive_clusters": pad_lists(archives.column("clusters"), length, -1).cast(pa.list_(pa.int32())),
         },
         schema=training_schema(length),
     )
@@ -141,7 +149,7 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
 
 def pad_lists(column: pa.ChunkedArray, length: int, fill: str | float | int) -> pa.Array:
     """A ragged list column as lists of one length: cut, or filled up with ``fill``."""
-    lists = pa.concat_arrays([chunk.cast(pa.list_(chunk.type.value_type)) for chunk in column.chunks])
+    lists = pa.concat_arrays([pa.array([], column.type), *column.chunks])
     values = lists.flatten()
     sizes = np.diff(lists.offsets.to_numpy())
     starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
@@ -150,7 +158,8 @@ def pad_lists(column: pa.ChunkedArray, length: int, fill: str | float | int) -> 
     slots = starts[:, None] + np.arange(length)
     slots = np.where(np.arange(length) < kept[:, None], slots, len(values))
     filled = pa.concat_arrays([values, pa.array([fill], values.type)])
-    return pa.FixedSizeListArray.from_arrays(filled.take(pa.array(slots.ravel())), length)
+    offsets = np.arange(len(lists) + 1, dtype=np.int32) * length
+    return pa.ListArray.from_arrays(offsets, filled.take(pa.array(slots.ravel(), pa.int64())))
 
 
 def write_shard(folder: str, name: str, table: pa.Table) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from configs.errors import UserError
@@ -75,13 +76,13 @@ def fixed_lists(table: pa.Table, name: str) -> np.ndarray:
         UserError: the column holds something else, or holes.
     """
     column = table.column(name)
-    if not pa.types.is_fixed_size_list(column.type):
+    length = _list_length(table, name)
+    _refuse_nulls(column, name)
+    if length is None or not pc.all(pc.equal(pc.list_value_length(column), length), min_count=0).as_py():
         raise UserError(
             f"the training set's column {name} is {column.type}, not lists of one length: "
             "build it again with export_training"
         )
-    _refuse_nulls(column, name)
-    length = column.type.list_size
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     # flatten() heeds where a slice begins; the attribute `values` does not
     flat = [chunk.flatten() for chunk in chunks]
@@ -90,6 +91,15 @@ def fixed_lists(table: pa.Table, name: str) -> np.ndarray:
     parts = [values.to_numpy(zero_copy_only=False) for values in flat]
     whole = np.concatenate(parts) if parts else np.empty(0, column.type.value_type.to_pandas_dtype())
     return whole.reshape(table.num_rows, length)
+
+
+def _list_length(table: pa.Table, name: str) -> int | None:
+    """What the type or export_training's metadata says of how long all lists of a column are."""
+    field = table.schema.field(name)
+    if pa.types.is_fixed_size_list(field.type):
+        return field.type.list_size
+    told = (field.metadata or {}).get(b"length", b"")
+    return int(told) if pa.types.is_list(field.type) and told.isdigit() else None
 
 
 def _refuse_nulls(column: pa.Array | pa.ChunkedArray, name: str) -> None:
