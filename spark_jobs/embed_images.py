@@ -38,12 +38,18 @@ __all__ = ["check", "clip_settings", "embed_pixels", "main", "run"]
 HELP = """\
 Embed every image of `pairs` with a frozen open_clip model: reads pairs, writes image_embeddings.
 
-The paper's model is clip.name=ViT-B-16 clip.pretrained=openai. A local checkpoint goes into
-clip.pretrained as a path (every executor must see it), a model of your own into clip.name as a
-model-config .json. With spark.executor.resource.gpu.amount set, each task gets one GPU and computes in
-bf16; without, tasks compute on their CPU core in fp32 (clip.precision sets another).
+The paper's model is clip.name=ViT-B-16 clip.pretrained=openai (the first use downloads it). A local
+checkpoint goes into clip.pretrained as a path that every executor sees, a model of your own into
+clip.name as the path of its open_clip model-config .json.
+With spark.executor.resource.gpu.amount set, each task gets one GPU and computes in bf16; without, tasks
+compute on their CPU core in fp32 (clip.precision sets another). Where a batch does not fit the GPU's
+memory, it is halved.
 Vectors are L2-normalised and stored as float16. An image that cannot be embedded is a reject.
-Stopped half-way, it goes on where it was when started again."""
+Stopped half-way, it goes on where it was when started again.
+
+Example:
+  spark-submit spark_jobs/embed_images.py --config configs/cc3m.yaml workspace=/data/cocu \\
+      clip.name=ViT-B-32 clip.pretrained=/models/vit-b-32.safetensors"""
 
 
 def clip_settings(config: CocuConfig) -> dict[str, Any]:

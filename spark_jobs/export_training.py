@@ -31,12 +31,17 @@ from spark_jobs.waves import TableJob, Unit, build_table
 __all__ = ["check", "main", "pad_lists", "run", "training_schema"]
 
 HELP = """\
-Join images, captions and archives into what training reads: writes training_set.
+Join images, captions and archives into what training reads: reads pairs and archives, writes training_set.
 
 Each row: key, image (JPEG), caption, caption_nouns (for the GroupViT baseline on the same pixels) and
-the best export.archive_length concepts with scores and clusters, padded with "", 0 and -1.
+the best export.archive_length concepts with scores and clusters, padded with "", 0 and -1. Petastorm's
+make_batch_reader reads the part files (give it their list; training.train does).
 export.webdataset=true also writes training_set_webdataset/*.tar: the image as KEY.jpg, and KEY.txt with
-three lines: the caption; the archive's concepts, best first, joined by ", "; their scores, joined by ", "."""
+three lines: the caption; the archive's concepts, best first, joined by ", "; their scores, joined by ", ".
+
+Example:
+  spark-submit spark_jobs/export_training.py --config configs/cc3m.yaml workspace=/data/cocu \\
+      export.archive_length=16 export.webdataset=true"""
 
 
 def training_schema(length: int) -> pa.Schema:

@@ -42,13 +42,22 @@ __all__ = ["check", "main", "run"]
 
 HELP = """\
 Take image embeddings that exist already: writes pairs (without images) and image_embeddings.
+It stands for ingest and embed_images; mine_concepts, build_index and build_archives follow.
 
-For corpora with format: embeddings
-  path        .npy files, float16 or float32 of shape (n, d): img_emb/img_emb_*.npy
-  metadata    .parquet, .jsonl or .csv files, one for each .npy in the same order, one row for each vector
-  caption_column, key_column   their columns (key: the row number when empty)
-Vectors are L2-normalised. Concepts' embeddings must come from the same CLIP: clip.*, or
-concepts.vocabulary with concepts.embeddings."""
+Sources are the entries of `corpora` with format: embeddings, each with
+  name            short name, the first part of every key
+  path            .npy files of floats, shape (n, d), as clip-retrieval writes them: img_emb/img_emb_*.npy
+  metadata        .parquet, .jsonl, .csv or .tsv files, one for each .npy in the same order, a row a vector
+  caption_column  the column with the caption, if not `caption`
+  key_column      the column with the sample's name; without one, rows are numbered
+
+Vectors are L2-normalised. A row with a NaN, without a caption or with a name that was there before is a
+reject. The concepts' embeddings must come from the same CLIP: set clip.*, or concepts.vocabulary with
+concepts.embeddings.
+
+Example:
+  spark-submit spark_jobs/import_embeddings.py --config my.yaml workspace=/data/ready \\
+      'corpora=[{name: laion, format: embeddings, path: "/data/img_emb/*.npy", metadata: "/data/metadata/*.parquet"}]'"""
 
 
 def check(config: CocuConfig) -> None:

@@ -26,17 +26,26 @@ from spark_jobs.waves import TableJob, Unit, attempt_number, build_table
 __all__ = ["check", "main", "run"]
 
 HELP = """\
-Read image-caption shards, check and clean every pair, store it once: writes pairs (and rejects).
+Read image-caption shards, check and clean every pair, store it once: writes `pairs` and its rejects.
 
 Sources are the entries of `corpora` in the configuration file, each with
-  name    short name, the first part of every key
-  format  webdataset | parquet | files  (what img2dataset writes)
-          table     CSV/TSV of (image path, caption) beside an image folder
-          yfcc14m   zips and TSV
-          embeddings  ready vectors with captions (see import_embeddings)
-  path    local, hdfs:// or s3a://; braces and globs: cc3m/{00000..00331}.tar
-Every sample ends in `pairs` or, with a reason, in the rejects. Started again, it goes on with the shards
-that are missing; with nothing missing it does nothing."""
+  name          short name, the first part of every key
+  format        webdataset | parquet | files   what img2dataset writes
+                table        CSV/TSV of (image path, caption), one a line, beside an image folder
+                yfcc14m      zips of photos, and the TSV with their captions
+                embeddings   ready vectors with captions: see import_embeddings.py
+  path          local, hdfs:// or s3a://; braces and globs: cc3m/{00000..00331}.tar
+  image_root    table, yfcc14m: the folder that the image paths start from, or that holds the zips
+  image_column, caption_column   table, parquet: names of the columns, if not `image` and `caption`
+
+Images are decoded to the end, turned upright, made RGB (alpha on white), scaled down to
+ingest.short_side and stored as JPEG without metadata; captions become one line of clean text. Every
+sample ends in `pairs` or, with a reason, in the rejects. Started again, it goes on with the shards that
+are missing; with nothing missing it does nothing.
+
+Example:
+  spark-submit spark_jobs/ingest.py --config configs/cc3m.yaml workspace=/data/cocu \\
+      'corpora=[{name: cc3m, format: webdataset, path: "/data/cc3m/{00000..00331}.tar"}]'"""
 
 # Settings that change how fast or careful ingest works, not what it writes.
 _NOT_CONTENT = ("threads", "image_seconds")
