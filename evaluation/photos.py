@@ -69,8 +69,11 @@ def find_pictures(arguments: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, short_side: int | None = None) -> np.ndarray:
     """uint8 (H, W, 3) RGB, upright; transparency on white, 16-bit grey scaled to 8.
+
+    A caller that makes the picture smaller anyway says the ``short_side`` it wants: a large JPEG is then decoded at a
+    half, a quarter or an eighth of its size, its short side still twice that long, in a fraction of the time.
 
     Raises:
         UserError: it cannot be read, in words, the file named.
@@ -86,6 +89,9 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
                 raise UserError(
                     f"{path}: {width} x {height} pixels are more than {max_pixels:,}; make it smaller"
                 )
+            if short_side is not None:
+                scale = 2 * short_side / min(width, height)
+                image.draft(None, (round(width * scale), round(height * scale)))
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image), path))
     except PICTURE_ERRORS as error:
         text = " ".join(str(error).split())[:120] or type(error).__name__
