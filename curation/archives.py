@@ -16,6 +16,8 @@ from curation.ranking import Ranked, rank
 
 __all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives"]
 
+_SEARCHED_IN_SPLITS = 16_384  # pairs
+
 ARCHIVE_SCHEMA = pa.schema(
     {
         "key": pa.string(),
@@ -47,7 +49,8 @@ def build_archives(
         keys: (n,) strings.
         embeddings: (n, d) float32 or float16, rows L2-normalised, from the CLIP model of the index.
         index: from ``open_index`` (and ``place_on_device``).
-        options: neighbours, top, ranking and so on; ``batch_size`` pairs are searched and ranked at a time.
+        options: neighbours, top, ranking and so on; ``batch_size`` pairs are ranked at a time, and searched for
+            unless the index is split.
         caption_ids: concept ids of the pairs' own captions; None: nothing is marked.
         threads: OpenMP threads of FAISS.
 
@@ -55,10 +58,25 @@ def build_archives(
         UserError: a wrong option, or embeddings of another dimension than the index.
     """
     names = _one_array(keys)
-    batches = [
-        _build_batch(names[part], embeddings[part], index, options, _rows_of(caption_ids, part), threads)
-        for part in _slices(len(names), max(1, options.batch_size))
-    ]
+    size = max(1, options.batch_size)
+    # The splits of an index do not fit in memory together: each is read once for many pairs.
+    searched = size if len(index.splits) == 1 else max(size, _SEARCHED_IN_SPLITS)
+    batches = []
+    for block in _slices(len(names), searched):
+        keys_here, own = names[block], _rows_of(caption_ids, block)
+        anchors, rows, similarities = _neighbours(keys_here, embeddings[block], index, options, threads)
+        batches += [
+            archives_of_neighbours(
+                keys_here[part],
+                anchors[part],
+                rows[part],
+                similarities[part],
+                index,
+                options,
+                _rows_of(own, part),
+            )
+            for part in _slices(len(keys_here), size)
+        ]
     table = pa.Table.from_batches(batches, ARCHIVE_SCHEMA).combine_chunks()
     return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], ARCHIVE_SCHEMA)
 
@@ -85,19 +103,14 @@ def archives_of_neighbours(
     return _to_batch(keys, ranked, rows, similarities, index, options, caption_ids)
 
 
-def _build_batch(
-    keys: pa.Array,
-    embeddings: np.ndarray,
-    index: OpenIndex,
-    options: ArchivesConfig,
-    caption_ids: Csr | None,
-    threads: int | None,
-) -> pa.RecordBatch:
+def _neighbours(
+    keys: pa.Array, embeddings: np.ndarray, index: OpenIndex, options: ArchivesConfig, threads: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Anchors in float32, their neighbours' rows and similarities."""
     anchors = np.ascontiguousarray(embeddings, dtype=np.float32)
     own_is_neighbour = options.include_anchor or options.ranking == "compat"
     excluded = None if own_is_neighbour else keys
-    rows, similarities = search(index, anchors, options.neighbours, excluded, threads)
-    return archives_of_neighbours(keys, anchors, rows, similarities, index, options, caption_ids)
+    return anchors, *search(index, anchors, options.neighbours, excluded, threads)
 
 
 def _to_batch(

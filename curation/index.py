@@ -7,11 +7,12 @@ measures. Searching: ``open_index``, ``place_on_device``, ``search``.
 
 from curation.index_build import IndexWriter, caption_cosines, concept_table
 from curation.index_faiss import fill_part, train
-from curation.index_folder import OpenIndex, open_index
+from curation.index_folder import FORMAT, OpenIndex, open_index
 from curation.index_search import SearchQuality, exact_search, place_on_device, search
 from curation.index_spec import IndexSpec, choose_index, split_rows
 
 __all__ = [
+    "FORMAT",
     "IndexSpec",
     "IndexWriter",
     "OpenIndex",

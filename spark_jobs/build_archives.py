@@ -6,6 +6,8 @@ A task takes one part's embeddings as a batch of anchors: one search, one rankin
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,13 +21,14 @@ from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.archives import build_archives
 from spark_jobs import tables
-from spark_jobs.build_index import local_index, read_part
+from spark_jobs.index_cache import local_index
+from spark_jobs.index_inputs import read_part
 from spark_jobs.session import gpu_profile
 from spark_jobs.tables import Manifest, UnitRecord
 from spark_jobs.units import finish_unit, units_of
-from spark_jobs.waves import TableJob, Unit, build_table
+from spark_jobs.waves import TableJob, Unit, build_table, map_units
 
-__all__ = ["check", "check_options", "main", "run"]
+__all__ = ["check", "main", "run"]
 
 HELP = """\
 Build every pair's concept archive: reads image_embeddings, pair_concepts and index/, writes archives.
@@ -38,16 +41,8 @@ searched. archives.device=gpu insists on the GPU, auto uses one where faiss-gpu 
 _NOT_CONTENT = ("batch_size", "device")
 
 
-def check_options(config: CocuConfig) -> None:
-    """What can be wrong in the section `archives`."""
-    options = config.archives
-    if options.include_anchor and options.neighbours < 1:
-        raise UserError("archives.neighbours must be at least 1")
-
-
 def check(config: CocuConfig) -> None:
     """What can be wrong before Spark starts."""
-    check_options(config)
     for name in ("image_embeddings", "pair_concepts", "index"):
         tables.read_manifest(config.workspace, name)
 
@@ -65,10 +60,18 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     for name in _NOT_CONTENT:
         settings.pop(name)
     place = (config.workspace, index.extra["folder"], index.recipe)
-    units = [
-        Unit(unit.name, unit.rows, (*unit.payload, place, config.archives))
-        for unit in units_of(images, [captions], config.archives.corpora)
-    ]
+    device = config.archives.device
+    profile = gpu_profile(session) if device != "cpu" else None
+
+    def units() -> list[Unit]:
+        # One task opens the index before hundreds do: it says where the search runs, or why it cannot.
+        said = map_units(session, [Unit("device", 0)], lambda _: _placed_index(place, device)[1], profile)[0]
+        print(f"build_archives: {said.decode()}", flush=True)
+        return [
+            Unit(unit.name, unit.rows, (*unit.payload, place, config.archives))
+            for unit in units_of(images, [captions], config.archives.corpora)
+        ]
+
     job = TableJob(
         job="build_archives",
         table="archives",
@@ -76,18 +79,31 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe},
         units=units,
         task=archive_unit,
-        profile=gpu_profile(session) if config.archives.device != "cpu" else None,
+        profile=profile,
+        finish=_note_devices,
     )
     return build_table(session, config, job)
+
+
+def _note_devices(manifest: Manifest) -> None:
+    """Say it if some of the pairs were not searched where the others were."""
+    rows: Counter[str] = Counter()
+    for record in manifest.units:
+        rows[record.extra["device"]] += record.rows_out
+    manifest.extra["searched_on"] = dict(rows)
+    if len(rows) > 1:
+        text = ", ".join(f"{count:,} pairs on the {device.upper()}" for device, count in rows.most_common())
+        print(f"build_archives: searched {text}: not every executor could use a GPU", flush=True)
 
 
 def archive_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Archives of one part's pairs (runs on an executor)."""
     images, captions, place, options = unit.payload
-    index = _placed_index(place, options.device)
+    index, _ = _placed_index(place, options.device)
     keys, vectors, own = read_part(images, captions)
     archives = build_archives(keys, vectors, index, options, own, _threads())
-    return finish_unit(unit, folder, recipe, pa.Table.from_batches([archives]))
+    record = finish_unit(unit, folder, recipe, pa.Table.from_batches([archives]))
+    return replace(record, extra={"device": index.device})
 
 
 def _threads() -> int:
@@ -96,13 +112,10 @@ def _threads() -> int:
 
 
 @lru_cache(maxsize=1)
-def _placed_index(place: tuple[str, str, str], device: str) -> Any:
-    """The index, opened once a Python worker, on the GPU where that is asked for and possible."""
+def _placed_index(place: tuple[str, str, str], device: str) -> tuple[faiss_index.OpenIndex, str]:
+    """The index, opened once a Python worker, on the GPU where that is asked for and possible; and what was done."""
     index = local_index(*place)
-    said = faiss_index.place_on_device(index, device)
-    if device != "cpu":
-        print(f"build_archives: {said}", flush=True)
-    return index
+    return index, faiss_index.place_on_device(index, device)
 
 
 def main() -> None:

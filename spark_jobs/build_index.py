@@ -8,13 +8,11 @@ the number of its Python workers.
 
 from __future__ import annotations
 
-import fcntl
-import os
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
@@ -30,13 +29,13 @@ from curation import index as faiss_index
 from curation.csr import Csr, concatenate
 from spark_jobs import tables
 from spark_jobs.addresses import join, resolve
+from spark_jobs.index_inputs import read_concepts, read_part, read_vectors
 from spark_jobs.locks import hold_lock
 from spark_jobs.tables import Manifest, Part, UnitRecord
 from spark_jobs.units import part_address, units_of
-from spark_jobs.vectors import column_to_vectors
 from spark_jobs.waves import VERSION, TableJob, Unit, attempt_number, build_table, map_units
 
-__all__ = ["check", "check_options", "local_index", "main", "run", "seconds_of"]
+__all__ = ["check", "check_options", "main", "run", "seconds_of"]
 
 HELP = """\
 Build the FAISS index of the retrieval corpus: reads image_embeddings, pair_concepts and concepts, writes
@@ -72,62 +71,24 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build the index, or find that it is there."""
     images = tables.read_manifest(config.workspace, "image_embeddings")
     captions = tables.read_manifest(config.workspace, "pair_concepts")
-    concepts = tables.read_manifest(config.workspace, "concepts")
-    options = config.index
-    settings: dict[str, Any] = {
-        "corpora": sorted(options.corpora),
-        "kind": options.kind,
-        "memory_gb": options.memory_gb,
-        "nlist": options.nlist,
-        "nprobe": options.nprobe,
-        "target_recall": options.target_recall,
-        "train_rows": options.train_rows,
-        "neighbours": config.archives.neighbours,
-    }
-    inputs = {
-        name: table.recipe for name, table in (("image_embeddings", images), ("pair_concepts", captions))
-    }
+    settings = _settings(config)
+    inputs = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe}
     recipe = tables.make_recipe("build_index", settings, inputs)
     done = tables.find_manifest(config.workspace, "index")
     if done is not None and done.recipe == recipe:
-        print(
-            f"build_index: index is complete ({done.extra['index']['rows']:,} rows); nothing to do",
-            flush=True,
-        )
+        print(f"build_index: index is complete ({_rows(done):,} rows); nothing to do", flush=True)
         return done
     if done is not None and not config.overwrite:
         raise UserError(
             f"build_index: the index in {config.workspace} was built from something else: "
-            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=true to replace it, or choose another workspace="
+            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=true to replace it, "
+            f"or choose another workspace="
         )
     with hold_lock(config.workspace, "index", "build_index") as lock:
         begun = time.monotonic()
-        groups = _groups(units_of(images, [captions], options.corpora))
-        rows = sum(unit.rows for unit in groups)
-        dimension = _dimension(groups)
-        spec = faiss_index.choose_index(
-            rows, dimension, options.memory_gb, options.kind, options.nlist, options.train_rows
+        folder, metadata = _build(
+            session, config, units_of(images, [captions], config.index.corpora), settings, inputs
         )
-        print(f"build_index: {spec.reason}", flush=True)
-        trained = _train(session, config, groups, spec)
-        shared = session.sparkContext.broadcast(trained)
-        parts = build_table(
-            session,
-            config,
-            TableJob(
-                job="build_index",
-                table="index_parts",
-                settings=settings,
-                inputs=inputs,
-                units=[
-                    Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), shared))
-                    for unit in groups
-                ],
-                task=encode_unit,
-                what="vectors",
-            ),
-        )
-        folder, metadata = _join(session, config, groups, parts, concepts, spec, trained, recipe)
         lock.check()
         manifest = Manifest(
             table="index",
@@ -148,20 +109,79 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         tables.write_manifest(manifest)
         _remove_others(manifest)
         _remove_table(config.workspace, "index_parts")
-    quality = metadata["search"]
+    _print_summary(manifest)
+    return manifest
+
+
+def _settings(config: CocuConfig) -> dict[str, Any]:
+    """What decides whether an index is the right one."""
+    options = config.index
+    return {
+        "corpora": sorted(options.corpora),
+        "kind": options.kind,
+        "memory_gb": options.memory_gb,
+        "nlist": options.nlist,
+        "nprobe": options.nprobe,
+        "target_recall": options.target_recall,
+        "train_rows": options.train_rows,
+        "neighbours": config.archives.neighbours,
+        "format": faiss_index.FORMAT,
+    }
+
+
+def _rows(manifest: Manifest) -> int:
+    return manifest.extra["index"]["rows"]
+
+
+def _build(
+    session: SparkSession,
+    config: CocuConfig,
+    units: Sequence[Unit],
+    settings: dict[str, Any],
+    inputs: dict[str, str],
+) -> tuple[str, dict[str, Any]]:
+    """Decide, train, encode in parallel, join: where the index is, relative to `index/`, and its index.json."""
+    concepts = tables.read_manifest(config.workspace, "concepts")
+    options = config.index
+    groups = _groups(units)
+    spec = faiss_index.choose_index(
+        sum(unit.rows for unit in groups),
+        _dimension(groups),
+        options.memory_gb,
+        options.kind,
+        options.nlist,
+        options.train_rows,
+    )
+    print(f"build_index: {spec.reason}", flush=True)
+    trained = session.sparkContext.broadcast(_train(session, config, groups, spec))
+    encoded = TableJob(
+        job="build_index",
+        table="index_parts",
+        settings=settings,
+        inputs=inputs,
+        units=[Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), trained)) for unit in groups],
+        task=encode_unit,
+        what="vectors",
+    )
+    parts = build_table(session, config, encoded)
+    return _join(session, config, groups, parts, tuple(concepts.files), spec, trained, encoded.recipe)
+
+
+def _print_summary(manifest: Manifest) -> None:
+    index, seconds = manifest.extra["index"], manifest.seconds
+    quality = index["search"]
     print(
-        f"build_index: {rows:,} vectors of {dimension} dimensions, {spec.kind}, nprobe {quality['nprobe']}, "
-        f"recall@{quality['neighbours']} {quality['recall']:.4f} on {quality['queries']} queries, "
-        f"{manifest.seconds:.1f} s, {rows / max(manifest.seconds, 1e-9):,.0f} vectors/s",
+        f"build_index: {index['rows']:,} vectors of {index['d']} dimensions, {index['kind']}, "
+        f"nprobe {quality['nprobe']}, recall@{quality['neighbours']} {quality['recall']:.4f} on "
+        f"{quality['queries']} queries, {seconds:.1f} s, {index['rows'] / max(seconds, 1e-9):,.0f} vectors/s",
         flush=True,
     )
     if not quality["reached"]:
         print(
-            f"build_index: warning: recall is below index.target_recall={options.target_recall}; "
+            f"build_index: warning: recall is below index.target_recall={manifest.settings['target_recall']}; "
             f"raise index.nprobe or index.memory_gb",
             flush=True,
         )
-    return manifest
 
 
 def _groups(units: Sequence[Unit]) -> list[Unit]:
@@ -207,46 +227,13 @@ def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], sp
             some = order[:400]
             share = -(-wanted // len(some))
             for number in some:
-                vectors = _read_vectors(addresses[number])
+                vectors = read_vectors(addresses[number])
                 rows = np.random.default_rng(int(number)).permutation(len(vectors))[:share]
                 sample.append(vectors[np.sort(rows)])
         joined = np.concatenate(sample) if sample else np.zeros((0, spec.d), np.float16)
         return faiss_index.train(joined, spec)
 
     return map_units(session, [Unit("train", 0)], work)[0]
-
-
-def _read_vectors(address: str) -> np.ndarray:
-    return column_to_vectors(tables.read_file(address, ["embedding"]).column("embedding"))
-
-
-def read_part(images: str, captions: str) -> tuple[pa.ChunkedArray, np.ndarray, Csr]:
-    """Keys, float16 vectors and concept ids of one part, rows joined by key."""
-    rows = tables.read_file(images, ["key", "embedding"])
-    found = tables.read_file(captions, ["key", "concept_ids"])
-    if not rows.column("key").equals(found.column("key")):
-        import pyarrow.compute as pc
-
-        found = found.take(pc.index_in(rows.column("key"), value_set=found.column("key").combine_chunks()))
-    return (
-        rows.column("key"),
-        column_to_vectors(rows.column("embedding")),
-        Csr.from_list_array(found.column("concept_ids")),
-    )
-
-
-@lru_cache(maxsize=1)
-def read_concepts(files: tuple[str, ...]) -> tuple[pa.ChunkedArray, np.ndarray, np.ndarray, np.ndarray]:
-    """Concepts, float32 embeddings, cosine mean and deviation, by concept id."""
-    rows = pa.concat_tables([tables.read_file(file) for file in files])
-    vectors = column_to_vectors(rows.column("embedding")).astype(np.float32)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return (
-        rows.column("concept"),
-        vectors,
-        rows.column("cosine_mean").to_numpy(),
-        rows.column("cosine_std").to_numpy(),
-    )
 
 
 def encode_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
@@ -279,52 +266,47 @@ def _join(
     config: CocuConfig,
     groups: Sequence[Unit],
     parts: Manifest,
-    concepts: Manifest,
-    spec: Any,
-    trained: bytes,
+    concept_files: tuple[str, ...],
+    spec: faiss_index.IndexSpec,
+    trained: Broadcast[bytes],
     recipe: str,
 ) -> tuple[str, dict[str, Any]]:
     """Join the encoded groups in one task; where the index is, relative to `index/`, and its index.json."""
-    import json
-
     workspace, options, neighbours = config.workspace, config.index, config.archives.neighbours
     members = [
         (unit.payload, *(part_address(parts, part) for part in record.parts))
         for unit, record in zip(groups, parts.units, strict=True)
     ]
-    concept_files = tuple(concepts.files)
-    shared = session.sparkContext.broadcast(trained)
+
+    def write(folder: Path) -> dict[str, Any]:
+        table = faiss_index.concept_table(*read_concepts(concept_files))
+        with faiss_index.IndexWriter(folder, spec, trained.value, table) as writer:
+            for payload, cosine_file, code_file in members:
+                _add_group(writer, payload, cosine_file, code_file)
+            return writer.finish(
+                neighbours, options.nprobe, options.target_recall, options.recall_queries, {"recipe": recipe}
+            )
 
     def work(_unit: Unit) -> str:
         inner = f"_parts/{recipe}/{attempt_number()}"
-        target = join(workspace, "index", inner)
-        filesystem, path = resolve(target)
-        local = isinstance(filesystem, pafs.LocalFileSystem)
-        scratch = Path(path) if local else Path(tempfile.mkdtemp(prefix="cocu-index-")) / "index"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        names, vectors, mean, std = read_concepts(concept_files)
-        table = faiss_index.concept_table(names, vectors, mean, std)
-        try:
-            with faiss_index.IndexWriter(scratch, spec, shared.value, table) as writer:
-                for payload, cosine_file, code_file in members:
-                    _add_group(writer, payload, cosine_file, code_file)
-                metadata = writer.finish(
-                    neighbours,
-                    options.nprobe,
-                    options.target_recall,
-                    options.recall_queries,
-                    {"recipe": recipe},
-                )
-            if not local:
-                pafs.copy_files(str(scratch), path, destination_filesystem=filesystem)
-        finally:
-            if not local:
-                shutil.rmtree(scratch.parent, ignore_errors=True)
+        metadata = _write_at(join(workspace, "index", inner), write)
         return json.dumps({"folder": inner, "metadata": metadata})
 
     result = json.loads(map_units(session, [Unit("join", 0)], work)[0])
     return result["folder"], result["metadata"]
+
+
+def _write_at(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """Write a folder where it belongs, or, if that is no local disk, here first."""
+    filesystem, path = resolve(address)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        shutil.rmtree(path, ignore_errors=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return write(Path(path))
+    with tempfile.TemporaryDirectory(prefix="cocu-index-") as scratch:
+        metadata = write(Path(scratch) / "index")
+        pafs.copy_files(f"{scratch}/index", path, destination_filesystem=filesystem)
+        return metadata
 
 
 def _add_group(writer: Any, payload: Sequence[tuple[str, str]], cosine_file: str, code_file: str) -> None:
@@ -354,32 +336,6 @@ def _remove_others(manifest: Manifest) -> None:
 def _remove_table(workspace: str, table: str) -> None:
     filesystem, path = resolve(join(workspace, table))
     filesystem.delete_dir(path)
-
-
-@lru_cache(maxsize=1)
-def local_index(workspace: str, folder: str, recipe: str) -> Any:
-    """The index, memory-mapped: one copy in a host's memory whatever the number of Python workers.
-
-    An index on a local or shared disk is opened where it is. One on an object store or HDFS is fetched once
-    per host, by the first worker that needs it, while the others wait for its lock.
-    """
-    address = join(workspace, "index", folder)
-    filesystem, path = resolve(address)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        return faiss_index.open_index(path)
-    base = Path(os.environ.get("COCU_CACHE") or tempfile.gettempdir()) / "cocu-index"
-    base.mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = base / f"{recipe}-{folder.rpartition('/')[2]}"
-    with (base / f"{recipe}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            fetched = target.with_suffix(".fetching")
-            shutil.rmtree(fetched, ignore_errors=True)
-            fetched.mkdir()
-            pafs.copy_files(path, str(fetched), source_filesystem=filesystem)
-            faiss_index.open_index(fetched, check="full")
-            fetched.replace(target)
-    return faiss_index.open_index(target)
 
 
 def main() -> None:

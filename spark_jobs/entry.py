@@ -22,8 +22,12 @@ def parse_arguments(argv: Sequence[str], job: str, text: str, sections: Sequence
     return parse_config(argv, f"spark-submit spark_jobs/{job}.py", text, [*sections, "spark"])
 
 
-def check_workspace(config: CocuConfig) -> None:
+def check_workspace(config: CocuConfig, create: bool = True) -> None:
     """Find an unusable workspace at start-up.
+
+    Args:
+        config: its ``workspace`` is made absolute.
+        create: make the folder; what only reads tables leaves that.
 
     Raises:
         UserError: ``workspace`` is missing or cannot be created.
@@ -34,6 +38,8 @@ def check_workspace(config: CocuConfig) -> None:
         )
     if "://" not in config.workspace:
         config.workspace = str(Path(config.workspace).resolve())  # tasks may run in another directory
+    if not create:
+        return
     filesystem, path = resolve(config.workspace)
     try:
         filesystem.create_dir(path, recursive=True)

@@ -1,4 +1,4 @@
-"""`python -m spark_jobs.explain --config FILE KEY`: one pair's archive in the terminal."""
+"""`python -m spark_jobs.explain KEY --config FILE`: one pair's archive in the terminal."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def main(argv: list[str]) -> int:
         "and the ranked concepts, those that the caption lacks marked.",
     )
     parser.add_argument(
-        "--config", required=True, metavar="FILE", help="the configuration the tables were built with"
+        "--config",
+        default="configs/demo.yaml",
+        metavar="FILE",
+        help="the configuration the tables were built with (default: %(default)s)",
     )
     parser.add_argument("key", metavar="KEY", help="corpus/shard/sample, e.g. demo/00000/000000012")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args(argv)
     config = load_config(arguments.config, arguments.overrides)
-    check_workspace(config)
+    check_workspace(config, create=False)
     print(explain(config.workspace, arguments.key))
     return 0
 

@@ -48,7 +48,6 @@ def check(config: CocuConfig) -> None:
         check_clip(config.clip)
     mine_concepts.check_options(config)
     build_index.check_options(config)
-    build_archives.check_options(config)
 
 
 def run(session: SparkSession, config: CocuConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def main() -> None:
 
     def work(argv: list[str]) -> int:
         config = parse_arguments(argv, "report", HELP, ["report"])
-        check_workspace(config)
+        check_workspace(config, create=False)
         check(config)
         run(None, config)
         return 0

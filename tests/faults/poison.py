@@ -106,7 +106,7 @@ def _model_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]
 
 
 def _index_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
-    from spark_jobs.build_index import local_index
+    from spark_jobs.index_cache import local_index
 
     manifest = tables.read_manifest(str(corpus.calm), "index")
     inner = manifest.extra["folder"]

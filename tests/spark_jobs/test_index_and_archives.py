@@ -1,0 +1,214 @@
+"""build_index and build_archives on a small workspace: kinds, splits, corpora, devices, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+
+from configs.errors import UserError
+from configs.loading import load_config
+from configs.schema import CocuConfig
+from curation.index import open_index
+from spark_jobs import build_archives, build_index, index_cache, tables
+from spark_jobs.index_cache import local_index
+from tests.curation import naive
+from tests.curation.synthetic import Corpus, make_corpus
+from tests.spark_jobs.workspaces import write_workspace
+
+ROWS, OTHERS = 700, 150
+
+
+def corpora() -> dict[str, Corpus]:
+    """Two corpora with one vocabulary."""
+    web, mine = make_corpus(ROWS, concepts=60), make_corpus(OTHERS, concepts=60, seed=1)
+    shared = {
+        name: getattr(web, name) for name in ("concepts", "concept_embeddings", "cosine_mean", "cosine_std")
+    }
+    return {"web": web, "mine": Corpus(**{**vars(mine), **shared})}
+
+
+@pytest.fixture(scope="module")
+def tables_of(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    write_workspace(folder, corpora(), rows_per_part=250)
+    return folder
+
+
+@pytest.fixture
+def workspace(tables_of, tmp_path) -> Path:
+    for table in tables_of.iterdir():
+        (tmp_path / table.name).symlink_to(table)
+    return tmp_path
+
+
+def config_of(workspace: Path, *options: str) -> CocuConfig:
+    sources = [{"name": name, "path": "unused"} for name in ("web", "mine")]
+    base = [
+        f"workspace={workspace}",
+        f"corpora={json.dumps(sources)}",
+        "archives.top=12",
+        "index.train_rows=5000",
+    ]
+    return load_config(None, [*base, *options])
+
+
+def archives(spark, workspace: Path, *options: str) -> pa.Table:
+    config = config_of(workspace, *options)
+    build_index.run(spark, config)
+    return tables.read_parts(build_archives.run(spark, config))
+
+
+def index_of(workspace: Path):
+    manifest = tables.read_manifest(str(workspace), "index")
+    return open_index(workspace / "index" / manifest.extra["folder"], check="full")
+
+
+def test_archives_of_the_jobs_equal_the_formula(spark, workspace):
+    found = archives(spark, workspace)
+    both = corpora()
+    vectors = np.concatenate([corpus.vectors for corpus in both.values()]).astype(np.float64)
+    captions = [ids for corpus in both.values() for ids in corpus.captions.to_lists()]
+    words = both["web"].concept_embeddings.astype(np.float16).astype(np.float64)
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    cosines, similar = vectors @ words.T, vectors @ vectors.T
+    np.fill_diagonal(similar, -np.inf)
+    keys = found.column("key").to_pylist()
+    assert len(keys) == len(set(keys)) == ROWS + OTHERS
+    row_of = {key: row for row, key in enumerate(keys)}
+    columns = {name: found.column(name).to_pylist() for name in ("neighbours", "concept_ids", "scores")}
+    compared = 0
+    for row in range(0, len(keys), 3):
+        near = [row_of[key] for key in columns["neighbours"][row]]
+        np.testing.assert_allclose(similar[row][near], np.sort(similar[row])[::-1][:8], atol=1e-3)
+        expected = naive.paper(captions, near, lambda t, x, row=row: cosines[row if x is None else x, t])
+        # Where a mean of cosines is near 0 the quotient is not determined by half-precision inputs.
+        if all(abs(score) < 20 for _, score in expected):
+            scores = [score for _, score in expected[:12]]
+            np.testing.assert_allclose(columns["scores"][row], scores, rtol=2e-2, atol=2e-3)
+            compared += 1
+    assert compared > 200
+
+
+def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(spark, workspace, tmp_path_factory):
+    whole = archives(spark, workspace, "index.kind=flat")
+    other = tmp_path_factory.mktemp("split")
+    for table in ("pairs", "image_embeddings", "concepts", "pair_concepts"):
+        (other / table).symlink_to(workspace / table)
+    budget = (ROWS + OTHERS) * 32 * 4 / 2.5 / 1e9
+    split = archives(spark, other, "index.kind=flat", f"index.memory_gb={budget}")
+    assert (len(index_of(workspace).splits), len(index_of(other).splits)) == (1, 3)
+    assert split.equals(whole)
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_approximate_kinds_reach_their_recall_and_say_so(spark, workspace, kind):
+    found = archives(spark, workspace, f"index.kind={kind}", "archives.corpora=[mine]")
+    assert found.num_rows == OTHERS
+    search = index_of(workspace).metadata["search"]
+    assert search["recall"] >= 0.99
+    assert search["reached"]
+    assert (search["neighbours"], search["queries"]) == (8, 500)
+    described = json.loads((index_of(workspace).folder / "index.json").read_text())
+    assert (described["kind"], described["rows"], described["d"]) == (kind, ROWS + OTHERS, 32)
+
+
+def test_a_corpus_is_curated_against_anothers_index(spark, workspace):
+    options = ("index.corpora=[web]", "archives.corpora=[mine]", "archives.neighbours=1", "archives.top=3")
+    found = archives(spark, workspace, *options, "archives.ranking=calibrated", "archives.clusters=false")
+    assert all(key.startswith("mine/") for key in found.column("key").to_pylist())
+    neighbours = found.column("neighbours").to_pylist()
+    assert all(len(keys) == 1 and keys[0].startswith("web/") for keys in neighbours)
+    assert max(map(len, found.column("concept_ids").to_pylist())) == 3
+    assert index_of(workspace).rows == ROWS
+
+
+def test_an_image_is_its_own_neighbour_only_where_that_is_asked_for(spark, workspace):
+    without = archives(spark, workspace, "archives.corpora=[mine]")
+    options = config_of(
+        workspace, "archives.corpora=[mine]", "archives.include_anchor=true", "overwrite=true"
+    )
+    within = tables.read_parts(build_archives.run(spark, options))
+    for table, own in ((without, False), (within, True)):
+        pairs = zip(table.column("key").to_pylist(), table.column("neighbours").to_pylist(), strict=True)
+        assert all((key in near) == own for key, near in pairs)
+    options = config_of(workspace, "archives.corpora=[mine]", "archives.ranking=compat", "overwrite=true")
+    compat = tables.read_parts(build_archives.run(spark, options))
+    assert compat.column("scores").equals(within.column("scores"))
+
+
+def test_captions_own_concepts_are_marked(spark, workspace):
+    found = archives(spark, workspace, "archives.corpora=[mine]")
+    own = corpora()["mine"].captions.to_lists()
+    lists = zip(
+        found.column("concept_ids").to_pylist(), found.column("in_caption").to_pylist(), own, strict=True
+    )
+    for ids, marks, caption in lists:
+        assert marks == [concept in caption for concept in ids]
+
+
+def test_without_a_gpu_the_job_says_that_it_runs_on_the_cpu(spark, workspace, capsys):
+    archives(spark, workspace, "archives.corpora=[mine]")
+    assert "build_archives: search on the CPU: " in capsys.readouterr().out
+    assert tables.read_manifest(str(workspace), "archives").extra["searched_on"] == {"cpu": OTHERS}
+
+
+def test_a_gpu_that_is_insisted_on_and_missing_is_one_error(spark, workspace):
+    with pytest.raises(UserError, match=r"archives\.device is gpu, but .*archives\.device=cpu or auto"):
+        archives(spark, workspace, "archives.device=gpu")
+    assert tables.find_manifest(str(workspace), "archives") is None
+
+
+def test_a_second_run_does_nothing_and_other_settings_are_refused(spark, workspace, capsys):
+    archives(spark, workspace)
+    capsys.readouterr()
+    archives(spark, workspace)
+    assert capsys.readouterr().out.count("nothing to do") == 2
+    with pytest.raises(UserError, match=r"ranking was \"paper\" and is now \"calibrated\".*overwrite=true"):
+        archives(spark, workspace, "archives.ranking=calibrated")
+    with pytest.raises(UserError, match=r"kind was \"auto\" and is now \"ivf\""):
+        archives(spark, workspace, "index.kind=ivf")
+
+
+def test_all_workers_of_a_host_share_one_copy(spark, workspace):
+    """Every process that searches maps the same files, none holds them in memory of its own."""
+    archives(spark, workspace, "index.kind=flat")
+    manifest = tables.read_manifest(str(workspace), "index")
+    place = (str(workspace), manifest.extra["folder"], manifest.recipe)
+
+    def mapped(_: int) -> tuple[int, tuple[str, ...]]:
+        index = local_index(*place)
+        assert index.splits[0].faiss.ntotal == index.rows
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return os.getpid(), tuple(sorted({line.split()[-1] for line in lines if "/index/" in line}))
+
+    found = dict(spark.sparkContext.parallelize(range(8), 8).map(mapped).collect())
+    (files,) = set(found.values())
+    folder = os.path.realpath(index_of(workspace).folder)
+    names = {os.path.relpath(os.path.realpath(file), folder) for file in files}
+    assert {"index.faiss", "vectors.npy", "keys.arrow", "cosines.npy", "concept_ids.npy"} <= names
+
+
+def test_a_remote_index_is_fetched_once_and_checked(spark, workspace, monkeypatch, tmp_path):
+    archives(spark, workspace)
+    manifest = tables.read_manifest(str(workspace), "index")
+    remote = pafs.SubTreeFileSystem(str(workspace), pafs.LocalFileSystem())
+    monkeypatch.setattr(index_cache, "resolve", lambda address: (remote, address.removeprefix("elsewhere/")))
+    monkeypatch.setenv("COCU_CACHE", str(tmp_path / "cache"))
+    local_index.cache_clear()
+    try:
+        index = local_index("elsewhere", manifest.extra["folder"], manifest.recipe)
+        assert str(index.folder).startswith(str(tmp_path / "cache"))
+        assert index.rows == ROWS + OTHERS
+        stamp = (index.folder / "vectors.npy").stat().st_mtime_ns
+        local_index.cache_clear()
+        again = local_index("elsewhere", manifest.extra["folder"], manifest.recipe)
+        assert (again.folder / "vectors.npy").stat().st_mtime_ns == stamp
+        assert again.rows == index.rows
+    finally:
+        local_index.cache_clear()
