@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from horovod.common.elastic import ObjectState
 from horovod.torch import broadcast_object, rank
-from horovod.torch.elastic import ObjectState
 from horovod.torch.elastic import run as horovod_elastic_run
 
 from training import distributed

@@ -38,15 +38,12 @@ def run_on_spark(config: CocuConfig, processes: int = 0) -> dict[str, Any]:
     session = open_session(config)
     try:
         count = processes or task_slots(session)
-        environment = {
-            name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ
-        }
         results = horovod.spark.run(
             _train_quietly,
             args=(config,),
             num_proc=count,
             use_gloo=True,
-            env={**os.environ, **environment},
+            env=dict(os.environ),
             verbose=1,
         )
     except Exception as error:

@@ -42,7 +42,9 @@ def rows_table(first: int, count: int, length: int = 4) -> pa.Table:
     )
 
 
-def write_training_set(workspace: Path, files: list[int], group_rows: int, recipe: str = "abcdef123456") -> list[str]:
+def write_training_set(
+    workspace: Path, files: list[int], group_rows: int, recipe: str = "abcdef123456"
+) -> list[str]:
     """Write part files with that many rows each; returns all keys."""
     folder = str(workspace / "training_set")
     records, first = [], 0
