@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 import pytest
 
@@ -7,7 +9,7 @@ from configs.errors import UserError
 from configs.schema import CocuConfig, SparkConfig
 from spark_jobs import tables
 from spark_jobs.tables import Part, UnitRecord
-from spark_jobs.waves import TableJob, Unit, attempt_number, build_table, map_units
+from spark_jobs.waves import TableJob, Unit, attempt_number, build_table, map_units, translated
 
 SCHEMA = pa.schema([("key", pa.string())])
 
@@ -157,3 +159,30 @@ def test_credentials_in_spark_properties_stay_out_of_the_manifest(spark, tmp_pat
     text = (tmp_path / "pairs" / "_manifest.json").read_text()
     assert "hush-hush" not in text
     assert "spark.hadoop.fs.s3a.secret.key" in text
+
+
+@pytest.mark.parametrize(
+    ("cause", "text"),
+    [
+        (
+            "configs.errors.UserError: clip.pretrained is another file; put it there",
+            "clip.pretrained is another",
+        ),
+        ("OSError: [Errno 28] Error writing bytes. Detail: No space left on device", "free space"),
+        ("OSError: [Errno 30] Failed to open. Detail: Read-only file system", "mend the rights"),
+        ("PermissionError: [Errno 13] Failed to open", "mend the rights"),
+        ("Caused by: java.io.IOException: No space left on device", "spark.local.dir"),
+        ("ModuleNotFoundError: No module named 'curation'", "no Python module 'curation'.*--py-files"),
+        ('Cannot run program "./environment/bin/python": error=2', "cannot start ./environment/bin/python"),
+    ],
+)
+def test_what_ends_a_spark_job_becomes_one_sentence(cause, text):
+    error = translated(RuntimeError(f"Job aborted due to stage failure\n{cause}\n\tat org.apache.spark"))
+    assert isinstance(error, UserError)
+    assert "\n" not in str(error)
+    assert re.search(text, str(error))
+
+
+def test_a_bug_stays_a_bug():
+    error = RuntimeError("ZeroDivisionError: division by zero")
+    assert translated(error) is error
