@@ -1,7 +1,7 @@
 """From the bytes of a web image to the JPEG that is stored: checked, upright, RGB, small.
 
-Decoder: Pillow. It knows every format that occurs, refuses what is truncated (OpenCV fills up with grey and
-says nothing), and decodes JPEG at a reduced scale as fast as OpenCV does (tests/benchmarks/bench_ingest.py).
+Decoder: Pillow. It knows every format that occurs and refuses what is truncated. OpenCV is 1.4 times as fast
+(tests/benchmarks/bench_ingest.py), but fills up with grey what is missing, and says nothing.
 Colour profiles are ignored, as they are by the pipelines that CLIP models were trained with.
 """
 
