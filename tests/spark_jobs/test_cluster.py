@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -280,3 +281,51 @@ def test_submit_says_what_is_missing():
         )
         assert done.returncode == 2
         assert text in done.stderr
+
+
+_ASK_FOR_GPUS = """\
+import json, sys, time
+from pyspark import TaskContext
+from configs.schema import CocuConfig
+from spark_jobs.session import gpu_profile, open_session
+from spark_jobs.waves import Unit, map_units
+
+def work(unit):
+    time.sleep(0.5)
+    found = {name: resource.addresses for name, resource in TaskContext.get().resources().items()}
+    return json.dumps({"resources": found, "begun": time.time()})
+
+session = open_session(CocuConfig())
+units = [Unit(str(number), 0) for number in range(4)]
+for profile in (None, gpu_profile(session)):
+    print(json.dumps([json.loads(line) for line in map_units(session, units, work, profile)]))
+"""
+
+
+@pytest.mark.slow
+def test_only_stages_that_ask_hold_gpus(tmp_path):
+    """Spark counts what the discovery script says, so no card is needed to see who is given one."""
+    discovery = tmp_path / "discovery.sh"
+    discovery.write_text(f"#!/bin/bash\nCUDA_VISIBLE_DEVICES=0 exec {CONFIGS / 'gpu_discovery.sh'}\n")
+    discovery.chmod(0o755)
+    script = tmp_path / "ask.py"
+    script.write_text(_ASK_FOR_GPUS)
+    conf = {
+        "spark.worker.resource.gpu.amount": "1",
+        "spark.worker.resource.gpu.discoveryScript": str(discovery),
+    }
+    with harness.standalone_cluster(tmp_path / "daemons", [harness.Worker(cores=2)], conf) as url:
+        command = [
+            str(Path(sys.prefix) / "bin" / "spark-submit"), "--master", url,
+            "--properties-file", str(CONFIGS / "standalone" / "gpu" / "spark-defaults.conf"),
+            "--driver-memory", "1g", "--conf", "spark.executor.memory=512m", "--conf", "spark.executor.cores=2",
+            "--conf", f"spark.pyspark.python={sys.executable}", "--conf", "spark.ui.enabled=false", str(script),
+        ]  # fmt: skip
+        done = harness.run(command, PYTHONPATH=str(harness.ROOT))
+    plain, asking = map(json.loads, [line for line in done.stdout.splitlines() if line.startswith("[")])
+    assert [task["resources"] for task in plain] == [{}] * 4
+    assert [task["resources"] for task in asking] == [{"gpu": ["0"]}] * 4
+    begun = sorted(task["begun"] for task in asking)
+    assert all(later - earlier > 0.4 for earlier, later in pairwise(begun)), (
+        "two tasks had the one GPU at once"
+    )
