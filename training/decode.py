@@ -6,6 +6,10 @@ worker is a fresh interpreter (never a fork of a process that runs Horovod) with
 anonymous shared memory. Nothing is shared between workers; one that dies is seen as the end of its socket, and
 a parent that dies as well, so neither leaves the other waiting.
 
+Why not threads: Pillow lets go of Python's lock in its loops, and on two full cores threads are as quick
+(tests/benchmarks/bench_decode.py); but what Python does between those loops, for each of many cores' threads,
+would come between the training step and its lock, and one crash in a decoder would take the training with it.
+
 Decoding is whole: a decoder that leaves out fine frequencies would change pixels wherever it would be quicker
 (at half size and twice the wanted pixels: hardly ever on images of 256 pixels, under 2 % of the time at 512).
 """

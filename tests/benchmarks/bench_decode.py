@@ -5,7 +5,7 @@ pixels and saved with quality 90. Rates a core are over processor time, so that 
 threads and processes are compared by the clock, beside a training loop that keeps Python's lock busy as one that
 launches GPU kernels does.
 
-``python -m tests.benchmarks.bench_decode [--images 192] [--seconds 4] [--out FILE.json]``
+``python -m tests.benchmarks.bench_decode [--images 192] [--seconds 1] [--rounds 5] [--out FILE.json]``
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import queue
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -105,7 +106,7 @@ def training_loop(rates: dict[str, float]) -> Iterator[None]:
         values = torch.zeros(64)
         while not stop.is_set():
             values = values * 0.5 + 1
-            steps += 2
+            steps += 1
 
     thread = threading.Thread(target=run)
     start = time.perf_counter()
@@ -115,7 +116,7 @@ def training_loop(rates: dict[str, float]) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        rates["loop_operations_per_second"] = steps / (time.perf_counter() - start)
+        rates["loop_steps_per_second"] = steps / (time.perf_counter() - start)
 
 
 def by_processes(options: AugmentOptions, count: int, jpegs: list[bytes], seconds: float) -> float:
@@ -158,20 +159,25 @@ def _rate(
     return rate
 
 
-def side_by_side(jpegs: list[bytes], seconds: float) -> dict[str, dict[str, float]]:
-    """Threads and processes, alone and beside a training loop; and the loop alone."""
+def side_by_side(jpegs: list[bytes], seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+    """Threads and processes, alone and beside a training loop; medians of rounds that take turns."""
     options = AugmentOptions("recipe", 224, 0, MEAN, STD)
-    results: dict[str, dict[str, float]] = {"loop alone": {}}
-    with training_loop(results["loop alone"]):
-        time.sleep(seconds)
-    for name, work in (("threads", by_threads), ("processes", by_processes)):
-        for count in (1, 2):
-            alone = work(options, count, jpegs, seconds)
-            rates = {"images_per_second": alone}
+    ways = {"threads": by_threads, "processes": by_processes}
+    found: dict[str, list[dict[str, float]]] = {}
+    for _ in range(rounds):
+        rates: dict[str, float] = {}
+        with training_loop(rates):
+            time.sleep(seconds)
+        found.setdefault("loop alone", []).append(rates)
+        for name, count in itertools.product(ways, (1, 2)):
+            rates = {"images_per_second": ways[name](options, count, jpegs, seconds)}
             with training_loop(rates):
-                rates["images_per_second_beside_loop"] = work(options, count, jpegs, seconds)
-            results[f"{count} {name}"] = rates
-    return results
+                rates["images_beside_loop"] = ways[name](options, count, jpegs, seconds)
+            found.setdefault(f"{count} {name}", []).append(rates)
+    return {
+        name: {label: statistics.median(rates[label] for rates in all_rates) for label in all_rates[0]}
+        for name, all_rates in found.items()
+    }
 
 
 def text_rates(count: int = 2048) -> dict[str, float]:
@@ -207,7 +213,8 @@ def main() -> None:
     """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=192)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each clocked measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each clocked measurement")
+    parser.add_argument("--rounds", type=int, default=5, help="of clocked measurements, taking turns")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     images = photos(arguments.images)
@@ -218,7 +225,7 @@ def main() -> None:
         results["stages"][f"{side} -> {size} {kind}"] = found
         shares = "  ".join(f"{name} {share:.0%}" for name, share in list(found.items())[1:])
         print(f"{side} -> {size} {kind:<6} {found['images_per_core_second']:7.0f} images/core/s   {shares}")
-    results["side_by_side"] = side_by_side(encoded[256], arguments.seconds)
+    results["side_by_side"] = side_by_side(encoded[256], arguments.seconds, arguments.rounds)
     results["texts_rows_per_core_second"] = text_rates()
     results["seconds"] = start_and_stop(encoded[256])
     for section in ("side_by_side", "texts_rows_per_core_second", "seconds"):
