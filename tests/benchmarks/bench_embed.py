@@ -23,12 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import models  # noqa: F401  (before open_clip)
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
 from models.clip import Clip, clip_fingerprint, load_clip
 from spark_jobs import embed_images, tables
@@ -40,6 +40,8 @@ from tests.spark_jobs.ingest_inputs import encode
 
 def write_model(name: str, path: Path) -> ClipConfig:
     """A checkpoint with random weights, as a user's local one."""
+    import open_clip
+
     torch.manual_seed(0)
     model = open_clip.create_model(name, pretrained=None)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
