@@ -33,7 +33,7 @@ from spark_jobs import tables
 from spark_jobs.locks import hold_lock
 from spark_jobs.session import task_slots
 from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.versions import insist_on, versions
+from spark_jobs.versions import check_executors, insist_on, versions
 
 __all__ = ["TableJob", "Unit", "attempt_number", "build_table", "map_units", "print_summary", "translated"]
 
@@ -108,6 +108,8 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
         todo = [unit for unit in units if unit.name not in have]
         if have:
             print(f"{job.job}: goes on; {len(have)} of {len(order)} units are done", flush=True)
+        if todo:
+            _check_executors(session, config, job)
         for records in run_waves(session, config, job, todo):
             lock.check()
             manifest.units.extend(records)
@@ -124,6 +126,15 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
         tables.delete_orphans(manifest)
     print_summary(manifest, job.what)
     return manifest
+
+
+def _check_executors(session: SparkSession, config: CocuConfig, job: TableJob) -> None:
+    try:
+        check_executors(session, config.clip if "clip" in job.settings else None)
+    except UserError:
+        raise
+    except Exception as error:
+        raise translated(error) from error
 
 
 def _commit(manifest: Manifest) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import signal
+import json
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -170,21 +171,18 @@ def two_runs(corpus: Corpus, scratch: Path) -> Outcome:
 def worker_frozen(corpus: Corpus, scratch: Path, url: str) -> Outcome:
     """SIGSTOP to a Python worker: the others go on; Spark's second attempt of its task doubles no row.
 
-    The frozen worker thaws once that attempt is on its way, so that both write the same part.
+    The frozen worker thaws once that attempt is on its way, so that both may write the same part.
     """
     names = ("pairs", "image_embeddings")
     workspace = workspace_with(corpus.calm, scratch / "frozen", names[:1])
-    log, events = scratch / "frozen.log", scratch / "events"
-    events.mkdir(exist_ok=True)
+    log, port = scratch / "frozen.log", harness.free_port()
     conf = {
         "spark.speculation": "true",
         "spark.speculation.interval": "100ms",
         "spark.speculation.quantile": "0.5",
         "spark.speculation.minTaskRuntime": "1s",
-        "spark.eventLog.enabled": "true",
-        "spark.eventLog.dir": events.as_uri(),
-        "spark.eventLog.rolling.enabled": "false",
-        "spark.eventLog.compress": "false",
+        "spark.ui.enabled": "true",
+        "spark.ui.port": str(port),
     }
     options = [item for name, value in conf.items() for item in ("--conf", f"{name}={value}")]
     command = harness.submit(
@@ -192,20 +190,17 @@ def worker_frozen(corpus: Corpus, scratch: Path, url: str) -> Outcome:
         options=[*_CLUSTER_OPTIONS, *options],
     )  # fmt: skip
     driver = start(command, log)
-    harness.wait_for(
-        lambda: driver.poll() is not None or harness.committed_units(workspace, names[1]) > 0, 240, "no wave"
-    )
-    before = harness.committed_units(workspace, names[1])
-    frozen = _freeze_one(url, lambda: driver.poll() is None)
-    again = _second_attempt(events, driver)
-    meanwhile = harness.committed_units(workspace, names[1]) - before
-    with contextlib.suppress(psutil.NoSuchProcess):
-        frozen.send_signal(signal.SIGCONT)
+    frozen = harness.wait_for(lambda: _freeze_one(url) or driver.poll() is not None, 240, "no worker")
+    second = isinstance(frozen, psutil.Process) and _second_attempt(port, driver)
+    meanwhile = harness.committed_units(workspace, names[1])
+    if isinstance(frozen, psutil.Process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            frozen.resume()
     finish(driver, log)
     outcome = compare(
         corpus.calm, workspace, "hung task, speculation", 1, names, f"{meanwhile} units done while it hung"
     )
-    if not again:
+    if not second:
         outcome.verdict = "Spark made no second attempt"
     elif len(list((workspace / names[1]).rglob("*.parquet"))) != len(_parts(workspace, names[1])):
         outcome.verdict = "files of the second attempt were left"
@@ -218,23 +213,31 @@ def _parts(workspace: Path, table: str) -> Sequence[object]:
     return tables.read_manifest(str(workspace), table).parts
 
 
-def _freeze_one(url: str, going_on: Callable[[], bool]) -> psutil.Process:
-    """Stop a Python worker that is computing."""
-    while going_on():
-        for executor in harness.executors(url):
-            for worker in harness.python_workers(executor):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    if worker.cpu_percent(0.05) > 20:
-                        worker.suspend()
-                        return worker
-    raise AssertionError("the job ended before a worker could be frozen")
+def _freeze_one(url: str) -> psutil.Process | None:
+    """Stop a Python worker, if there are two: its task hangs, or the next one that it is given."""
+    workers = [worker for executor in harness.executors(url) for worker in harness.python_workers(executor)]
+    if len(workers) < 2:
+        return None
+    workers[0].suspend()
+    return workers[0]
 
 
-def _second_attempt(events: Path, driver: subprocess.Popen[bytes], seconds: float = 60) -> bool:
-    """Whether the event log tells of a speculative attempt while the driver runs."""
+def _second_attempt(port: int, driver: subprocess.Popen[bytes], seconds: float = 120) -> bool:
+    """Whether Spark starts a speculative attempt while the driver runs."""
+    base = f"http://127.0.0.1:{port}/api/v1/applications"
     end = time.monotonic() + seconds
     while time.monotonic() < end and driver.poll() is None:
-        if any('"Speculative":true' in file.read_text() for file in events.iterdir()):
-            return True
+        with contextlib.suppress(OSError, ValueError):
+            (application,) = _json(base)
+            stages = f"{base}/{application['id']}/stages"
+            for stage in _json(f"{stages}?status=active"):
+                tasks = _json(f"{stages}/{stage['stageId']}/{stage['attemptId']}/taskList?length=1000")
+                if any(task["speculative"] for task in tasks):
+                    return True
         time.sleep(0.1)
     return False
+
+
+def _json(url: str) -> list[dict]:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return json.load(answer)

@@ -101,3 +101,14 @@ def test_the_exit_code_tells_whether_all_is_well(setup, tmp_path):
     assert ill.returncode == 1
     assert "something is not" in ill.stdout
     assert "Traceback" not in ill.stdout + ill.stderr
+
+
+def test_a_model_file_is_compared_by_size(setup, tmp_path):
+    from spark_jobs.versions import _model_fault, model_files
+
+    files = model_files(load_config(str(setup)).clip)
+    assert [option for option, _, _ in files] == ["clip.name", "clip.pretrained"]
+    assert _model_fault(files) == ""
+    (option, path, size), *_ = files
+    assert f"lacks {option}={path}x" in _model_fault([(option, f"{path}x", size)])
+    assert f"has another file ({size} bytes, driver: {size + 1})" in _model_fault([(option, path, size + 1)])
