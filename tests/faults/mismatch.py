@@ -54,7 +54,7 @@ def executor_differs(corpus: Corpus, scratch: Path) -> Outcome:
         workspace = workspace_with(corpus.calm, folder / "embed", ("pairs",))
         said = _submit("embed_images", corpus, workspace, url, 2, "800m")
         line = _error_line(said)
-        if said.returncode != 2 or "clip.pretrained" not in line or "executor" not in line:
+        if said.returncode != 2 or "executor on" not in line or "lacks clip." not in line:
             wrong.append(f"embed_images: exit code {said.returncode}: {line or said.stderr[-300:]}")
         said = _submit("ingest", corpus, folder / "ingest", url, 3, "500m")
         line = _error_line(said)
