@@ -96,9 +96,11 @@ def _s3() -> pafs.FileSystem:
     )
 
 
-def list_folder(filesystem: pafs.FileSystem, path: str, recursive: bool = False) -> list[pafs.FileInfo]:
-    """What is in a folder, sorted by path; nothing if it does not exist."""
-    selector = pafs.FileSelector(path, recursive=recursive, allow_not_found=True)
+def list_folder(
+    filesystem: pafs.FileSystem, path: str, recursive: bool = False, must_exist: bool = False
+) -> list[pafs.FileInfo]:
+    """What is in a folder, sorted by path; of one that does not exist nothing, or a FileNotFoundError."""
+    selector = pafs.FileSelector(path, recursive=recursive, allow_not_found=not must_exist)
     return sorted(filesystem.get_file_info(selector), key=lambda info: info.path)
 
 

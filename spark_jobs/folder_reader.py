@@ -27,10 +27,14 @@ __all__ = ["image_below", "read_folder"]
 
 
 def read_folder(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
-    """Samples of KEY.jpg, KEY.txt, KEY.json in one folder (and, if recursive, the folders in it)."""
+    """Samples of KEY.jpg, KEY.txt, KEY.json in one folder (and, if recursive, the folders in it).
+
+    Raises:
+        FileNotFoundError: the folder is gone.
+    """
     filesystem, root = resolve(shard.address)
     groups: dict[str, dict[str, pafs.FileInfo]] = {}
-    for info in list_folder(filesystem, root, recursive=shard.recursive):
+    for info in list_folder(filesystem, root, recursive=shard.recursive, must_exist=True):
         name, suffix = split_member_name(posixpath.relpath(info.path, root))
         if info.type == pafs.FileType.File and name and suffix in (*IMAGES, *CAPTIONS, "json"):
             groups.setdefault(name, {})[suffix] = info
@@ -39,16 +43,23 @@ def read_folder(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     for name in sorted(groups)[shard.start : shard.end or None]:
         parts = {suffix: _part(filesystem, info, suffix, limits) for suffix, info in groups[name].items()}
         if "json" in parts and not any(suffix in parts for suffix in CAPTIONS):
-            parts["json"] = _read(filesystem, groups[name]["json"].path, MOST_JSON_BYTES)
+            parts["json"] = _read_text(filesystem, groups[name]["json"].path, MOST_JSON_BYTES)
         yield assemble(name, parts)
 
 
 def _part(
     filesystem: pafs.FileSystem, info: pafs.FileInfo, suffix: str, limits: IngestConfig
-) -> bytes | Callable[[], bytes | Problem]:
+) -> bytes | Problem | Callable[[], bytes | Problem]:
     if suffix in IMAGES:
         return partial(_read_image, filesystem, info.path, limits.max_image_bytes)
-    return b"" if suffix == "json" else _read(filesystem, info.path, longest_caption_bytes(limits))
+    return b"" if suffix == "json" else _read_text(filesystem, info.path, longest_caption_bytes(limits))
+
+
+def _read_text(filesystem: pafs.FileSystem, path: str, most: int) -> bytes | Problem:
+    try:
+        return _read(filesystem, path, most)
+    except (FileNotFoundError, PermissionError) as error:
+        return Problem(Reason.MISSING_CAPTION, type(error).__name__)
 
 
 def _read(filesystem: pafs.FileSystem, path: str, most: int) -> bytes:

@@ -14,7 +14,7 @@ from spark_jobs.reasons import Reason
 from spark_jobs.samples import Sample
 from spark_jobs.shards import Shard, TableLayout, split_fields
 
-__all__ = ["read_lines", "read_table"]
+__all__ = ["find_lines", "read_table"]
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 8 << 20
@@ -28,7 +28,7 @@ def read_table(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     layout = shard.layout
     assert layout is not None
-    for position, line in read_lines(shard.address, shard.start, shard.end):
+    for position, line in _read_lines(shard.address, shard.start, shard.end):
         if (position == 0 and layout.header) or (line is not None and not line.strip()):
             continue
         yield _row(f"{position:012d}", line, layout, shard.options.image_root, limits)
@@ -57,7 +57,7 @@ def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: 
     return Sample(name, image, fields[caption_column])
 
 
-def read_lines(address: str, start: int = 0, end: int = 0) -> Iterator[tuple[int, bytes | None]]:
+def _read_lines(address: str, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
     """(byte position, line) of the lines that begin in a range of bytes; ``end`` 0 is the end of the file.
 
     A line of more than 8 MiB is None, its content skipped. Compressed files are read as a whole.
@@ -96,3 +96,34 @@ def _split_lines(stream: pa.NativeFile, position: int) -> Iterator[tuple[int, by
             rest = b""
     if rest or skipped:
         yield position, None if skipped else rest
+
+
+def find_lines(address: str, word: bytes) -> Iterator[tuple[int, bytes]]:
+    """(byte position, line) of the lines that contain ``word``, several times as fast as looking at each.
+
+    Lines of more than 8 MiB are passed over.
+    """
+    filesystem, path = resolve(address)
+    with filesystem.open_input_stream(path, buffer_size=_BLOCK) as stream:
+        position, rest, too_long = 0, b"", False
+        while block := stream.read(_BLOCK):
+            text = rest + block
+            end = text.rfind(b"\n") + 1
+            # What is left of a line that was too long ends with the first line break.
+            begin = text.find(b"\n") + 1 if too_long else 0
+            yield from _lines_with(word, text[begin:end], position + begin)
+            too_long = (too_long and not end) or len(text) - end > _LONGEST_LINE
+            kept = len(text) if too_long else end
+            position, rest = position + kept, text[kept:]
+        if not too_long:
+            yield from _lines_with(word, rest, position)
+
+
+def _lines_with(word: bytes, text: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while (hit := text.find(word, place)) >= 0 and hit < len(text):
+        start = text.rfind(b"\n", 0, hit) + 1
+        end = text.find(b"\n", hit)
+        end = len(text) if end < 0 else end
+        yield position + start, text[start:end]
+        place = end + 1

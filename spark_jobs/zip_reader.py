@@ -13,6 +13,7 @@ The TSV is read through once a zip, a few seconds for all 14.8 M rows, since its
 
 from __future__ import annotations
 
+import os
 import posixpath
 import zipfile
 import zlib
@@ -24,7 +25,7 @@ from spark_jobs.captions import Problem, unescape
 from spark_jobs.reasons import Reason
 from spark_jobs.samples import IMAGES, Sample, sample_name, split_member_name, too_big
 from spark_jobs.shards import Shard, TableLayout, split_fields
-from spark_jobs.table_reader import read_lines
+from spark_jobs.table_reader import find_lines
 
 __all__ = ["read_zip"]
 
@@ -79,10 +80,11 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: IngestConfi
 def _captions(stems: set[str], shard: Shard) -> dict[str, str | Problem]:
     """Captions by the image's name without folders and suffix; the first row of an image counts."""
     wanted = {stem.encode("utf-8", "surrogateescape") for stem in stems}
+    shared = os.path.commonprefix(list(wanted)) if wanted else b""  # a zip's hashes begin alike
     found: dict[str, str | Problem] = {}
     for address, layout in shard.tables:
-        for position, line in read_lines(address):
-            if line is None or (position == 0 and layout.header):
+        for position, line in find_lines(address, shared):
+            if position == 0 and layout.header:
                 continue
             file = line.split(b"\t", layout.keys[0] + 1)[layout.keys[0] : layout.keys[0] + 1]
             stem = file[0].rpartition(b"/")[2].partition(b".")[0].strip(b'"\r') if file else b""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import shutil
 import struct
 import tarfile
 import time
@@ -16,10 +18,14 @@ import pytest
 from PIL import Image
 
 from configs.schema import CorpusConfig, IngestConfig
+from spark_jobs import addresses, table_reader
 from spark_jobs.captions import clean_caption
 from spark_jobs.decode_pool import Clock, DecodePool
 from spark_jobs.images import prepare_image
+from spark_jobs.ingest import ingest_unit
 from spark_jobs.reasons import EXPLANATIONS, Reason
+from spark_jobs.shards import list_shards
+from spark_jobs.waves import Unit
 from tests.spark_jobs.ingest_inputs import (
     encode,
     ingest,
@@ -264,14 +270,54 @@ def test_what_is_no_shard_at_all(tmp_path, content, kind):
 
 def test_a_shard_that_vanished_between_listing_and_reading(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "in/0.tar", members("1", GOOD, "a caption"))
-    from spark_jobs import ingest as job
-    from spark_jobs.shards import list_shards
-    from spark_jobs.waves import Unit
-
     shard = list_shards(CorpusConfig("web", "webdataset", str(path)))[0]
     path.unlink()
-    record = job.ingest_unit(Unit("web/0", 0, (shard, IngestConfig())), str(tmp_path / "out"), "recipe")
+    record = ingest_unit(Unit("web/0", 0, (shard, IngestConfig())), str(tmp_path / "out"), "recipe")
     assert (record.rows_in, record.rejects) == (1, {"unreadable_shard": 1})
+
+
+def test_files_that_vanish_while_their_folder_is_read(tmp_path, monkeypatch):
+    folder = tmp_path / "in/00000"
+    folder.mkdir(parents=True)
+    for name in "abcd":
+        for member, data in members(name, GOOD, "a caption"):
+            (folder / member).write_bytes(data)
+    corpus = CorpusConfig("web", "files", str(tmp_path / "in"))
+
+    def listed_then_gone(*arguments, **options):
+        found = addresses.list_folder(*arguments, **options)
+        for gone in ("a.jpg", "c.txt"):
+            (folder / gone).unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr("spark_jobs.folder_reader.list_folder", listed_then_gone)
+    found = ingest(corpus, tmp_path / "out")
+    assert list(found.by_sample()) == ["b", "d"]
+    assert found.reasons == {"a": "missing_image", "c": "missing_caption"}
+    shard = list_shards(corpus)[0]
+    shutil.rmtree(folder)
+    record = ingest_unit(Unit("web/0", 0, (shard, IngestConfig())), str(tmp_path / "out"), "recipe")
+    assert (record.rows_in, record.rejects) == (1, {"unreadable_shard": 1})
+
+
+@pytest.mark.parametrize("block", [5, 16, 64, 1 << 20])
+@pytest.mark.parametrize("word", [b"", b"ab", b"zz", b"b\tcaption 7"])
+def test_lines_with_a_word_are_found_wherever_blocks_end(tmp_path, monkeypatch, block, word):
+    source = random.Random(3)
+    lines = [
+        b"%s/%s\tcaption %d" % (*(source.choice([b"ab", b"ba", b"b"]) for _ in "12"), n) for n in range(40)
+    ]
+    lines[7:7] = [b"", b"ab" + b"x" * 3000, b"ab ends the long one"]
+    for end in (b"", b"\n"):
+        (tmp_path / "t").write_bytes(b"\n".join(lines) + end)
+        monkeypatch.setattr(table_reader, "_BLOCK", block)
+        monkeypatch.setattr(table_reader, "_LONGEST_LINE", 2000)
+        found = list(table_reader.find_lines(str(tmp_path / "t"), word))
+        whole = (tmp_path / "t").read_bytes()
+        short = [line for line in lines if len(line) < 2000 or block > 2000]
+        assert [line for _, line in found if line] == [line for line in short if line and word in line]
+        assert all(whole[place : place + len(line) + 1].rstrip(b"\n") == line for place, line in found)
+        assert all(place == 0 or whole[place - 1 : place] == b"\n" for place, _ in found)
 
 
 def test_an_empty_tar_has_no_samples_and_nothing_wrong(tmp_path):
@@ -393,11 +439,11 @@ def test_the_time_limit_ends_slow_images_and_slow_decoders(tmp_path):
 def test_a_thread_that_hangs_is_replaced_and_the_order_kept():
     def work(item: int, clock: Clock) -> int:
         if item in (1, 2):  # does not look at the clock
-            time.sleep(3.0)
+            time.sleep(6.0)
         return 10 * item
 
     begun = time.monotonic()
-    with DecodePool(work, threads=1, seconds=0.2) as pool:
+    with DecodePool(work, threads=1, seconds=0.5) as pool:
         jobs = [pool.submit(item) for item in range(6)]
         results = []
         for job in jobs:
@@ -406,16 +452,16 @@ def test_a_thread_that_hangs_is_replaced_and_the_order_kept():
             except TimeoutError:
                 results.append("late")
     assert results == [0, "late", "late", 30, 40, 50]
-    assert time.monotonic() - begun < 2.5
+    assert time.monotonic() - begun < 5
 
 
 def test_a_jpeg_with_thirty_megabytes_of_exif_is_quick_and_small():
     segment = b"\xff\xe1" + struct.pack(">H", 65_000) + b"Exif\0\0" + bytes(64_992)
     data = GOOD[:2] + segment * 480 + GOOD[2:]
     assert len(data) > 30_000_000
-    begun = time.monotonic()
+    begun = time.process_time()
     result = prepare_image(data, IngestConfig())
-    assert time.monotonic() - begun < 2.0
+    assert time.process_time() - begun < 1.0
     assert result.jpeg == GOOD
 
 
