@@ -159,7 +159,7 @@ def test_captions_name_whole_words_and_the_longest_label():
 
 def test_without_labels_all_captions_together_are_the_truth():
     matcher = LabelMatcher(["dog", "tree", "sky"], nested=True)
-    picture = Picture("a", captions=("a dog", "a dog by a tree", "the sky"))
+    picture = Picture("a", captions=("a dog", "a dog by a tree", "the sky, a tree"))
     result = measure_gap(build_truth([picture], matcher), matcher, {})
     assert result.caption_recall == pytest.approx(1 / 3)
     assert len(result.truth.rows) == 3
@@ -286,6 +286,27 @@ def test_what_is_wrong_is_said_in_one_line(files, arguments, message):
 def test_archives_of_another_corpus_are_refused_with_both_kinds_of_keys(files):
     with pytest.raises(UserError, match="'a'.*'q'"):
         read_archives(f"{files}/archives.jsonl", ["q"])
+
+
+def test_the_own_caption_comes_first_wherever_it_stands(tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"key": 7, "captions": ["x", "own", "y"], "caption": "own"}')
+    assert read_pictures(tmp_path / "t.jsonl") == [Picture("7", captions=("own", "x", "y"))]
+    assert read_captions(tmp_path / "t.jsonl") == {"7": ("own", "x", "y")}
+
+
+def test_areas_are_shares_or_pixels(tmp_path):
+    rows = [
+        {"key": "a", "labels": ["x", "y"], "areas": [0.25, 0.5]},
+        {"key": "b", "labels": ["x", "y"], "areas": [10, 30]},
+        {"key": "c", "labels": ["x", "y"], "areas": [10, 30], "width": 10, "height": 10},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    areas = [picture.areas for picture in read_pictures(tmp_path / "t.jsonl")]
+    assert areas == [(0.25, 0.5), (0.25, 0.75), (0.1, 0.3)]
+    rows[2]["areas"] = [1]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(UserError, match="line 3: 'areas'"):
+        read_pictures(tmp_path / "t.jsonl")
 
 
 def test_a_key_that_stands_twice_is_refused(tmp_path):
