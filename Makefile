@@ -15,7 +15,7 @@ SUBMIT ?= spark-submit
 
 ##@ The two that do everything
 .PHONY: demo
-demo: setup ## set up, then the whole curation on generated scenes; ends with a report
+demo: setup ## set up, then everything on generated scenes: curate, train, evaluate, report
 	@python -m demo $(ARGS)
 
 .PHONY: test
@@ -54,6 +54,12 @@ report: setup ## all tables -> report.html
 	@$(SUBMIT) spark_jobs/report.py --config $(CONFIG) $(ARGS)
 curate: setup ## all of the above in one Spark application
 	@$(SUBMIT) spark_jobs/pipeline.py --config $(CONFIG) $(ARGS)
+
+.PHONY: train evaluate
+train: setup ## training_set -> checkpoints; one process a GPU, or one (NP=4 HOSTS=a:2,b:2)
+	@scripts/train.sh --config $(CONFIG) $(ARGS)
+evaluate: setup ## zero-shot segmentation (ARGS="--checkpoint C --benchmark voc --data ROOT")
+	@python -m evaluation.evaluate $(ARGS)
 
 .PHONY: explain doctor
 explain: setup ## one pair's archive in the terminal (KEY=corpus/shard/sample)

@@ -1,4 +1,4 @@
-"""`make demo`: scenes, curation and report, each by its real entry.
+"""`make demo`: scenes, curation, training, evaluation and report, each by its real entry.
 
 Every step is the command that a user would type; it is printed before it runs. The summary of the whole
 lands in `workspace/demo/summary.json`.
@@ -27,6 +27,7 @@ from spark_jobs import tables
 __all__ = ["main"]
 
 CONFIG = "configs/demo.yaml"
+_BACKGROUND_THRESHOLD = "0.5"
 
 
 def main(argv: list[str]) -> int:
@@ -72,10 +73,33 @@ def main(argv: list[str]) -> int:
     summary["seconds"]["generate"] = seconds["generate"]
     summary["seconds"]["curation, with Spark's start"] = seconds["curate"]
     _store(config, summary)
+    step("train", ["python", "-m", "training.train", *common])
+    checkpoint = Path(config.train.output or Path(config.workspace) / "training") / "last.pt"
+    results = Path(config.workspace) / "evaluation"
+    step("evaluate", _evaluate_command(checkpoint, source, results))
+    summary["training"] = _training_summary(checkpoint.parent)
+    summary["evaluation"] = _evaluation_summary(results)
+    summary["seconds"].update({name: seconds[name] for name in ("train", "evaluate")})
     _store(config, summary)
     step("report", ["python", "-m", "spark_jobs.report", *common])
     _show(summary, config, time.monotonic() - started)
     return 0
+
+
+def _evaluate_command(checkpoint: Path, source: Path, out: Path) -> list[str]:
+    files = ["--data", str(source), "--classes", str(source / "classes.json"), "--out", str(out)]
+    chosen = ["--benchmark", "folder", "--background-threshold", _BACKGROUND_THRESHOLD, "--pictures", "8"]
+    return ["python", "-m", "evaluation.evaluate", "--checkpoint", str(checkpoint), *chosen, *files]
+
+
+def _training_summary(folder: Path) -> dict[str, Any]:
+    values = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return {name: values[name] for name in ("epochs", "steps", "rows", "losses", "sampling")}
+
+
+def _evaluation_summary(folder: Path) -> dict[str, Any]:
+    entry = json.loads((folder / "results.json").read_text(encoding="utf-8"))["benchmarks"][0]
+    return {name: entry[name] for name in ("miou", "pixel_accuracy", "images")}
 
 
 def _resolved(command: list[str]) -> list[str]:
@@ -125,6 +149,11 @@ def _show(summary: dict[str, Any], config: CocuConfig, total: float) -> None:
         f"of what is visible, captions name {gap['caption_recall']:.0%}; the archives' best five concepts "
         f"{gap['archive_recall_at_5']:.0%} (best three {gap['archive_recall_at_3']:.0%}, "
         f"{gap['archive_precision_at_3']:.0%} of them right)"
+    )
+    losses, scores = summary["training"]["losses"], summary["evaluation"]
+    print(
+        f"GroupViT trained on it: loss {losses[0]:.2f} -> {losses[-1]:.2f} in {len(losses)} epochs; on {scores['images']} unseen "
+        f"scenes mIoU {scores['miou']:.1f} %, pixel accuracy {scores['pixel_accuracy']:.1f} %"
     )
     print(f"summary: {config.workspace}/summary.json")
     print(f"report:  {config.workspace}/report.html")
