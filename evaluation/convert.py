@@ -13,16 +13,18 @@ mmsegmentation's tools/dataset_converters/cityscapes.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -262,19 +264,28 @@ def _convert_all(work: list[_Work], convert: Callable[[_Work], list[int]], proce
     seen: set[int] = set()
     task = partial(_guarded, convert)
     bar = tqdm(total=len(work), unit="mask", mininterval=0.2 if sys.stderr.isatty() else 30.0)
-    with bar, ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        answers: Iterable[list[int] | str] = (
-            pool.map(task, work, chunksize=16) if processes > 1 else map(task, work)
-        )
-        for answer in answers:
+    with bar, _mapper(processes) as mapped:
+        for answer in mapped(task, work):
             if isinstance(answer, str):
-                pool.shutdown(cancel_futures=True)
                 raise UserError(f"{answer}; {bar.n:,} of {len(work):,} masks were converted before it")
             seen.update(answer)
             bar.update()
     print(
         f"{work[0].target.parent}: {len(work):,} masks, {len(seen)} different ids, {min(seen)} to {max(seen)}"
     )
+
+
+@contextlib.contextmanager
+def _mapper(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """``map`` over processes, in order; leaving it drops what has not begun."""
+    if processes == 1:
+        yield map
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        yield partial(pool.map, chunksize=16)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _refuse(mask: np.ndarray, allowed: Iterable[int]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset, COCOStuffDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from evaluation.class_names import BACKGROUND, imagenet_s_names
 from evaluation.masks import decode_mask
@@ -140,4 +140,6 @@ def _mapped(mask: np.ndarray, label_map: dict[int, int]) -> np.ndarray:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "the file is gone"
+    if isinstance(error, UnidentifiedImageError):  # whose own words hold an address in memory
+        return "not an image"
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -118,6 +118,8 @@ def _runner(
         "test_mode": True,
         "pipeline": _pipeline(benchmark, classes),
         "indices": job.limit,
+        # spares reader processes a copy of the list, and costs a second
+        "serialize_data": job.workers > 0,
     }
     loader = {**benchmark.runtime["test_dataloader"], "batch_size": job.batch, "num_workers": job.workers}
     evaluator = {
