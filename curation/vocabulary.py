@@ -61,12 +61,13 @@ def select(
     under the more frequent name. A phrase goes too if its last word is a stop word ("side view"), and a mined
     piece that hardly occurs outside one longer phrase ("decker bus", the "polar" of "polar bear").
     ``hold_out`` holds words, phrases or benchmark names (:func:`benchmark_classes`); a concept is held out if
-    it has one of them as whole words ("dining table" for "table").
+    it has one of them as whole words ("dining table" for "table"). ``keep_order`` is for a user's list: neither
+    its pieces nor the built-in stop words are taken out of it.
 
     Raises:
         UserError: an entry of ``hold_out`` that looks like a misspelt benchmark.
     """
-    stops = _stop_words() | {fold_phrase(word) for word in stop_words}
+    stops = {fold_phrase(word) for word in stop_words} | (set() if keep_order else _stop_words())
     merged = _merged(counts)
     fragments = set() if keep_order else _fragments(dict(merged))
     held = _held_out(hold_out)

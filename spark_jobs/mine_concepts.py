@@ -16,16 +16,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from curation.extraction import Extractor
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sql
 
 from configs.errors import UserError
 from configs.loading import to_plain
-from configs.schema import ClipConfig, CocuConfig
+from configs.schema import CocuConfig
 from curation import vocabulary
-from models.clip import check_clip, load_clip
+from curation.extraction import Extractor
+from models.clip import check_clip
 from spark_jobs import tables
+from spark_jobs.concept_vectors import check_given, embed_texts, given_vectors
 from spark_jobs.embed_images import clip_settings
 from spark_jobs.session import gpu_profile, task_slots
 from spark_jobs.tables import Manifest, UnitRecord
@@ -56,14 +57,14 @@ def check(config: CocuConfig) -> None:
 def check_options(config: CocuConfig) -> None:
     """What can be wrong in the section `concepts`, whatever tables there are."""
     options = config.concepts
+    given = vocabulary.read_vocabulary(options.vocabulary) if options.vocabulary else []
     if options.embeddings:
-        if not options.vocabulary:
-            raise UserError("concepts.embeddings needs concepts.vocabulary, the text file its rows belong to")
-        _given_embeddings(options.embeddings)
+        check_given(options.embeddings, options.vocabulary, len(given))
     else:
         check_clip(config.clip)
-    if options.vocabulary:
-        vocabulary.read_vocabulary(options.vocabulary)
+    for path in (options.stop_words, options.embeddings):
+        if path:
+            _digest(path)
     vocabulary.select([], hold_out=options.hold_out)  # raises for what is neither word nor benchmark
 
 
@@ -90,11 +91,13 @@ def _build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
         rows, mean, second = image_moments(session, images)
         moments = session.sparkContext.broadcast((mean, second))  # a d x d matrix: 2 MB for d = 512
         print(f"mine_concepts: {len(chosen):,} concepts; cosines over {rows:,} images", flush=True)
+        lines = _lines_of(chosen, options.vocabulary) if options.embeddings else None
         result = []
         for start in range(0, len(chosen), _CHUNK):
-            entries = chosen[start : start + _CHUNK]
-            payload = (start, entries, config.clip, options.embeddings, moments)
-            result.append(Unit(f"concepts/{start // _CHUNK:05d}", len(entries), payload))
+            part = slice(start, start + _CHUNK)
+            given = (options.embeddings, lines[part]) if lines else None
+            payload = (start, chosen[part], config.clip, given, moments)
+            result.append(Unit(f"concepts/{start // _CHUNK:05d}", len(chosen[part]), payload))
         return result
 
     def finish(manifest: Manifest) -> None:
@@ -125,18 +128,28 @@ def _build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
 def _choose(session: SparkSession, config: CocuConfig, pairs: Manifest) -> list[tuple[str, int]]:
     """(concept, count) in the order of their ids."""
     options = config.concepts
+    stop_words = vocabulary.read_stop_words(options.stop_words) if options.stop_words else ()
     if options.vocabulary:
-        given = vocabulary.read_vocabulary(options.vocabulary)
-        if options.embeddings:
-            # Row i of the vectors belongs to line i, so nothing may be dropped or moved.
-            return [(concept, 0) for concept in given]
-        return vocabulary.select(
-            [(concept, 0) for concept in given], min_count=0, hold_out=options.hold_out, keep_order=True
+        given = [(concept, 0) for concept in vocabulary.read_vocabulary(options.vocabulary)]
+        chosen = vocabulary.select(
+            given,
+            min_count=0,
+            max_concepts=len(given),
+            stop_words=stop_words,
+            hold_out=options.hold_out,
+            keep_order=True,
         )
+        if not chosen:
+            raise UserError(f"concepts.hold_out leaves none of the concepts in {options.vocabulary}")
+        if len(chosen) < len(given):
+            print(
+                f"mine_concepts: {len(given) - len(chosen):,} of {len(given):,} given concepts are doubles, stop words or held out",
+                flush=True,
+            )
+        return chosen
     counts = count_concepts(
         session, pairs, options.max_words, options.min_count, 2 * options.max_concepts + 10_000
     )
-    stop_words = vocabulary.read_stop_words(options.stop_words) if options.stop_words else ()
     chosen = vocabulary.select(
         counts,
         min_count=options.min_count,
@@ -150,6 +163,14 @@ def _choose(session: SparkSession, config: CocuConfig, pairs: Manifest) -> list[
             f"or give a list as concepts.vocabulary"
         )
     return chosen
+
+
+def _lines_of(chosen: Sequence[tuple[str, int]], path: str) -> list[int]:
+    """For each concept the line of the user's list it was first on: the row of its vector."""
+    first: dict[str, int] = {}
+    for number, concept in enumerate(vocabulary.read_vocabulary(path)):
+        first.setdefault(concept, number)
+    return [first[concept] for concept, _ in chosen]
 
 
 def count_concepts(
@@ -208,10 +229,11 @@ def concept_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     start, entries, clip, given, moments = unit.payload
     mean, second = moments.value
     names = [concept for concept, _ in entries]
-    texts = _given_embeddings(given)[start : start + len(names)] if given else _embed_texts(names, clip)
-    if texts.shape != (len(names), len(mean)):
+    texts = given_vectors(*given) if given else embed_texts(names, clip)
+    if texts.shape[1] != len(mean):
         raise UserError(
-            f"text embeddings have shape {texts.shape}, expected ({len(names)}, {len(mean)}): concepts and images need the same CLIP"
+            f"the concepts' text embeddings have {texts.shape[1]} dimensions and the images' {len(mean)}: "
+            f"concepts and images need the same CLIP"
         )
     exact = texts.astype(np.float64)
     average = exact @ mean
@@ -229,23 +251,6 @@ def concept_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
         }
     )
     return finish_unit(unit, folder, recipe, table)
-
-
-def _embed_texts(names: Sequence[str], clip: ClipConfig) -> np.ndarray:
-    return load_clip(clip).encode_texts([clip.prompt.replace("{}", name) for name in names])
-
-
-@lru_cache(maxsize=1)
-def _given_embeddings(path: str) -> np.ndarray:
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"concepts.embeddings={path}: not a readable .npy of numbers: {error}") from None
-    if values.ndim != 2 or values.dtype.kind != "f":
-        raise UserError(
-            f"concepts.embeddings={path}: expected floats of shape (n, d), found {values.dtype} {values.shape}"
-        )
-    return values
 
 
 def _digest(path: str) -> str:
