@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
+
+from evaluation.html_pages import page_environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,24 +20,13 @@ if TYPE_CHECKING:
     from evaluation.gap_comparison import Gap
     from evaluation.gap_labels import LabelMatcher
 
-__all__ = ["page_environment", "write_page"]
+__all__ = ["write_page"]
 
 _EXAMPLES = 12
 _LABELS = 40
 _SHOWN_CONCEPTS = 10
 _COLOURS = ("#0b7a5b", "#3f6fb5", "#c0562f", "#7d4fa8", "#a58300", "#5b6675")
 _CAPTION = "#8a94a3"
-
-
-def page_environment() -> jinja2.Environment:
-    """Templates of this folder; what is put into them is escaped."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def write_page(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from evaluation.gap_page import page_environment
+from evaluation.html_pages import page_environment
 from evaluation.segment_pictures import css_colour
 
 __all__ = ["SHOWN_SHARE", "PageEntry", "write_segment_page"]
