@@ -27,6 +27,8 @@ from evaluation.protocol import Protocol, check_class_names
 __all__ = ["evaluate", "main", "read_classes"]
 
 _FOLDER_THRESHOLD = 0.95
+_GPU_BATCH = 8
+_GPU_WORKERS = 4
 
 
 def main(argv: list[str]) -> int:
@@ -46,18 +48,22 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
     chosen = [_completed(benchmark, options) for benchmark in select_benchmarks(options.benchmark)]
     partial = options.partial or options.limit is not None
     placed = [check_layout(benchmark, Path(options.data), partial) for benchmark in chosen]
-    # heavy from here on: torch's groups, mmsegmentation
+    # slow to import, so after what is cheap to check
+    import torch
+
     from evaluation.processes import join_torchrun, run_processes
     from evaluation.runs import Job, run_job
 
+    on_gpu = torch.cuda.is_available()
     image_size = _image_size(options.checkpoint)
     job = Job(
         checkpoint=options.checkpoint,
         benchmarks=tuple(_final(benchmark, image_size, options) for benchmark in placed),
         out=Path(options.out),
         max_windows=options.max_windows,
-        batch=options.batch,
-        workers=options.workers,
+        batch=options.batch or (_GPU_BATCH if on_gpu else 1),
+        workers=options.workers if options.workers is not None else (_GPU_WORKERS if on_gpu else 0),
+        precision=options.precision,
         limit=options.limit,
         pictures=options.pictures,
     )
@@ -209,14 +215,16 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--short-side", type=int, help="of the image, in pixels (2 x the model's image size)")
     own.add_argument("--window", type=int, help="side of the windows (2 x the model's image size)")
     own.add_argument("--stride", type=int, help="step between windows (the model's image size)")
-    speed = parser.add_argument_group("speed and memory (no influence on the results)")
+    speed = parser.add_argument_group("speed and memory (batches have no influence on the results)")
     speed.add_argument(
         "--max-windows", type=int, default=32, help="windows through the model at once (%(default)s)"
     )
+    speed.add_argument("--batch", type=int, help="images whose windows share batches (on a GPU 8, else 1)")
+    speed.add_argument("--workers", type=int, help="reader processes (on a GPU 4, else none)")
     speed.add_argument(
-        "--batch", type=int, default=1, help="images whose windows share batches (%(default)s)"
-    )
-    speed.add_argument("--workers", type=int, default=0, help="reader processes (%(default)s)")
+        "--precision", choices=("fp32", "bf16"), default="fp32",
+        help="bf16: the image encoder's products are faster and coarser (%(default)s)",
+    )  # fmt: skip
     return parser
 
 

@@ -14,8 +14,9 @@ for the model alone (maps and scores stay at the window's own size).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -132,12 +133,21 @@ def segment_scores(
 
 
 @torch.no_grad()
-def encode_windows(model: GroupViT, images: torch.Tensor, texts: torch.Tensor, top: int = 5) -> WindowResult:
-    """Normalised windows (B, 3, h, w) of any size -> segments of pixels and class scores of segments."""
+def encode_windows(
+    model: GroupViT, images: torch.Tensor, texts: torch.Tensor, top: int = 5, dtype: torch.dtype | None = None
+) -> WindowResult:
+    """Normalised windows (B, 3, h, w) of any size -> segments of pixels and class scores of segments.
+
+    ``dtype`` (torch.bfloat16) is what the model computes in; scores and maps stay in that of the texts.
+    """
     size = (images.shape[-2], images.shape[-1])
-    features = model.encode_image(_fit_patches(images, model.config.patch_size), with_maps=True)
+    fitted = _fit_patches(images, model.config.patch_size)
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        features = model.encode_image(fitted, with_maps=True)
+    assert features.segments is not None, "segments are there in evaluation mode only"
+    features = features._replace(pooled=features.pooled.to(texts), segments=features.segments.to(texts))
     scores, kept = segment_scores(features, texts, model.scales().caption, top)
-    return WindowResult(group_maps(features, size).argmax(dim=1), scores, kept)
+    return WindowResult(_first_highest(group_maps(features, size)), scores, kept)
 
 
 def window_scores(model: GroupViT, images: torch.Tensor, texts: torch.Tensor, top: int = 5) -> torch.Tensor:
@@ -210,13 +220,15 @@ def slide_images(
     texts: torch.Tensor,
     protocol: Protocol,
     max_windows: int = 32,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """:func:`slide` for several images of any sizes: equal windows of all of them share batches.
 
-    Yields the scores image by image, so that only one image's are held.
+    Yields the scores image by image, so that only one image's are held. ``dtype``: see :func:`encode_windows`.
     """
     places = [window_places(*image.shape[-2:], protocol.window, protocol.stride) for image in images]
-    results = _encode_all(model, images, places, texts, protocol.top, max_windows)
+    encode = partial(encode_windows, model, texts=texts, top=protocol.top, dtype=dtype)
+    results = _encode_all(encode, images, places, texts.dtype, max_windows)
     for number, (image, (size, corners)) in enumerate(zip(images, places, strict=True)):
         canvas = texts.new_zeros(len(texts) + (protocol.background_threshold is not None), *image.shape[-2:])
         for corner, result in zip(corners, results.pop(number), strict=True):
@@ -254,6 +266,16 @@ def resize_short_side(image: np.ndarray, short_side: int, long_side: int = 2048)
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
 
 
+def _first_highest(maps: torch.Tensor) -> torch.Tensor:
+    """(B, G, h, w) -> (B, h, w) int64: argmax over G, the first of equals; several times faster on CPUs."""
+    best, index = maps[:, 0], torch.zeros_like(maps[:, 0], dtype=torch.int64)
+    for number in range(1, maps.shape[1]):
+        higher = maps[:, number] > best
+        best = torch.where(higher, maps[:, number], best)
+        index.masked_fill_(higher, number)
+    return index
+
+
 def _fit_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
     size = tuple(max(round(side / patch), 1) * patch for side in images.shape[-2:])
     if size == tuple(images.shape[-2:]):
@@ -274,11 +296,10 @@ def _spread(values: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
 
 
 def _encode_all(
-    model: GroupViT,
+    encode: Callable[[torch.Tensor], WindowResult],
     images: Sequence[torch.Tensor],
     places: Sequence[tuple[tuple[int, int], list[tuple[int, int]]]],
-    texts: torch.Tensor,
-    top: int,
+    dtype: torch.dtype,
     max_windows: int,
 ) -> dict[int, list[WindowResult]]:
     """Results of each image's windows, in order; windows of one size go together whatever their image."""
@@ -290,8 +311,7 @@ def _encode_all(
     for windows in by_size.values():
         for start in range(0, len(windows), max_windows):
             chunk = windows[start : start + max_windows]
-            batch = torch.stack([window for _, window in chunk]).to(texts.dtype)
-            found = encode_windows(model, batch, texts, top)
+            found = encode(torch.stack([window for _, window in chunk]).to(dtype))
             for place, (number, _) in enumerate(chunk):
                 results[number].append(WindowResult(*(part[place] for part in found)))
     return results

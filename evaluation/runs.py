@@ -49,6 +49,8 @@ class Job:
     """Images read and encoded together."""
     workers: int = 0
     """Reader processes a rank."""
+    precision: str = "fp32"
+    """Or ``bf16``: the image encoder's matrix products."""
     limit: int | None = None
     pictures: int = 0
 
@@ -83,6 +85,7 @@ def run_benchmark(job: Job, benchmark: Benchmark, model: GroupViT) -> dict[str, 
             "prompts": prompts,
             "protocol": benchmark.protocol,
             "max_windows": job.max_windows,
+            "dtype": torch.bfloat16 if job.precision == "bf16" else None,
         }
     )
     with _scratch(job.out) as scratch:
@@ -96,6 +99,7 @@ def run_benchmark(job: Job, benchmark: Benchmark, model: GroupViT) -> dict[str, 
         **found,
         "images_of_split": benchmark.images,
         "seconds": seconds,
+        "precision": job.precision,
         "prompts": prompts,
         "protocol": {**asdict(benchmark.protocol), "ignore_index": benchmark.ignore_index},
     }

@@ -42,15 +42,22 @@ class GroupViTSegmentor(BaseSegmentor):
         prompts: class names as the prompts say them, without the background.
         protocol: sizes, windows, threshold.
         max_windows: at most so many windows pass the model at once.
+        dtype: what the model computes in, if not in that of its weights.
     """
 
     def __init__(
-        self, groupvit: GroupViT, prompts: Sequence[str], protocol: Protocol, max_windows: int = 32
+        self,
+        groupvit: GroupViT,
+        prompts: Sequence[str],
+        protocol: Protocol,
+        max_windows: int = 32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(data_preprocessor=PixelPreprocessor())
         self.groupvit = groupvit
         self.protocol = protocol
         self.max_windows = max_windows
+        self.dtype = dtype
         self.register_buffer("texts", class_texts(groupvit, prompts, protocol.template), persistent=False)
 
     def predict(
@@ -71,7 +78,7 @@ class GroupViTSegmentor(BaseSegmentor):
 
     def extract_feat(self, inputs: list[torch.Tensor]) -> Any:
         """Class scores image by image, an iterator of (C, H, W)."""
-        return slide_images(self.groupvit, inputs, self.texts, self.protocol, self.max_windows)
+        return slide_images(self.groupvit, inputs, self.texts, self.protocol, self.max_windows, self.dtype)
 
     def encode_decode(self, inputs: list[torch.Tensor], batch_data_samples: Any = None) -> list[torch.Tensor]:
         """Class scores of all images, (C, H, W) each, at the size they have after resizing."""

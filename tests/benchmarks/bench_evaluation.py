@@ -2,7 +2,8 @@
 
 Both use the same model, images, texts and threads and take turns. The reference is mmseg's own
 ``EncoderDecoder.slide_inference`` with one window a forward pass and ``postprocess_result`` (scores of all classes
-at the size of the photo); ``alone`` is our code with ``max_windows=1``, which shows what batching alone gives.
+at the size of the photo); ``alone`` is our code with ``max_windows=1``, which shows what batching alone gives; ``bf16`` is
+ours with ``--precision bf16``.
 
 ``python -m tests.benchmarks.bench_evaluation [--benchmarks voc ade20k] [--images 2] [--preset paper] [--out FILE]``
 """
@@ -70,12 +71,17 @@ def by_window(model: GroupViT, texts: torch.Tensor, protocol: Protocol, original
 
 
 def ours(
-    model: GroupViT, texts: torch.Tensor, protocol: Protocol, original: tuple[int, int], max_windows: int
+    model: GroupViT,
+    texts: torch.Tensor,
+    protocol: Protocol,
+    original: tuple[int, int],
+    max_windows: int,
+    dtype: torch.dtype | None = None,
 ) -> Step:
     """What the segmentor does."""
 
     def step(images: list[torch.Tensor]) -> list[torch.Tensor]:
-        found = slide_images(model, images, texts, protocol, max_windows)
+        found = slide_images(model, images, texts, protocol, max_windows, dtype)
         return [best_classes(scores, original) for scores in found]
 
     return step
@@ -91,7 +97,7 @@ def seconds(step: Step, images: list[torch.Tensor], device: str) -> tuple[float,
 
 @torch.no_grad()
 def compare(name: str, model: GroupViT, options: argparse.Namespace) -> dict[str, Any]:
-    """Least seconds of the three ways, which take turns."""
+    """Least seconds of the four ways, which take turns."""
     protocol = scaled(load_benchmark(name).protocol, model.config.image_size)
     texts = torch.nn.functional.normalize(torch.randn(CLASSES[name], model.config.embed_dim), dim=-1)
     texts = texts.to(options.device)
@@ -101,6 +107,7 @@ def compare(name: str, model: GroupViT, options: argparse.Namespace) -> dict[str
         "by_window": by_window(model, texts, protocol, original),
         "alone": ours(model, texts, protocol, original, 1),
         "ours": ours(model, texts, protocol, original, options.max_windows),
+        "bf16": ours(model, texts, protocol, original, options.max_windows, torch.bfloat16),
     }
     best = dict.fromkeys(steps, float("inf"))
     found: dict[str, list[torch.Tensor]] = {}
@@ -144,7 +151,7 @@ def main() -> None:
         print(
             f"{name:14s} window by window {rates['by_window']:7.2f} images/s   ours {rates['ours']:7.2f}   "
             f"ratio {results[-1]['ratio']:5.2f}   (of batches alone {results[-1]['batching_alone']:4.2f}; "
-            f"same labels {100 * results[-1]['same_labels']:.3f} %)",
+            f"same labels {100 * results[-1]['same_labels']:.3f} %)   bf16 {rates['bf16']:7.2f}",
             flush=True,
         )
     if options.out:

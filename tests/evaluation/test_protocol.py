@@ -232,6 +232,17 @@ def test_float32_labels_differ_between_batches_at_near_ties_only(texts):
     assert differing.float().mean() < 1e-3
 
 
+def test_bfloat16_is_near(texts):
+    model = decided_model(torch.float32)
+    protocol = Protocol(window=48, stride=24)
+    images = [picture(90, 100).float()]
+    one = next(slide_images(model, images, texts.float(), protocol))
+    other = next(slide_images(model, images, texts.float(), protocol, dtype=torch.bfloat16))
+    assert other.dtype == torch.float32
+    assert not torch.equal(one, other)
+    assert (one.argmax(dim=0) == other.argmax(dim=0)).float().mean() > 0.8
+
+
 def test_background_rule_by_hand():
     scores = torch.tensor([[[0.2, 0.6, 0.5]], [[0.1, 0.3, 0.55]]]).transpose(
         0, 1
