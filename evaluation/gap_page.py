@@ -83,6 +83,7 @@ def _figure(draw: Callable[[Axes], None]) -> Markup:
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         axes = figure.add_subplot()
         axes.grid(alpha=0.3)
+        axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
         buffer = io.BytesIO()
@@ -137,7 +138,8 @@ def _bars(axes: Axes, gap: Gap, names: Sequence[str]) -> None:
             places + (number - (len(names) - 1) / 2) * width, heights, width * 0.92, label=name, color=colour
         )
     axes.set_xticks(
-        places, [f"{row['low']:.3g}–{row['high']:.3g}\n{row['visible']:,} labels" for row in bins]
+        places,
+        [f"{100 * row['low']:.3g}–{100 * row['high']:.3g} %\n{row['visible']:,} labels" for row in bins],
     )
     axes.set(ylim=(0, 1), xlabel="share of the picture's area")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
