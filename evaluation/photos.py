@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ __all__ = ["MAX_PIXELS", "PICTURE_ERRORS", "SUFFIXES", "find_pictures", "read_pi
 
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split())
 """Of the formats that are read."""
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused on their header, before anything is decoded."""
+MAX_PIXELS = 150_000_000
+"""Larger pictures are refused on their header, before anything is decoded (Pillow's own limit is a little above)."""
 PICTURE_ERRORS = (
     OSError,
     SyntaxError,
@@ -36,6 +37,7 @@ PICTURE_ERRORS = (
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # every further parser is a further way in
 ImageFile.LOAD_TRUNCATED_IMAGES = False
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
 
 
 def find_pictures(arguments: Sequence[str]) -> list[Path]:
@@ -96,8 +98,6 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, short_side: int
     except PICTURE_ERRORS as error:
         text = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as a picture: {text}") from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:
