@@ -80,10 +80,6 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, short_side: int
     Raises:
         UserError: it cannot be read, in words, the file named.
     """
-    limit, Image.MAX_IMAGE_PIXELS = (
-        Image.MAX_IMAGE_PIXELS,
-        None,
-    )  # our own limit follows, with a clearer message
     try:
         with Image.open(path, formats=_FORMATS) as image:
             width, height = image.size
