@@ -90,10 +90,18 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, short_side: int
             if short_side is not None:
                 scale = 2 * short_side / min(width, height)
                 image.draft(None, (round(width * scale), round(height * scale)))
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(image), path))
+            image.load()
+            return np.asarray(_to_rgb(_upright(image), path))
     except PICTURE_ERRORS as error:
         text = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path}: cannot be read as a picture: {text}") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except PICTURE_ERRORS:
+        return image  # damaged EXIF is no reason to lose the photo
 
 
 def _to_rgb(image: Image.Image, path: str | Path) -> Image.Image:

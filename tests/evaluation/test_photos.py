@@ -49,6 +49,12 @@ def test_a_large_jpeg_is_decoded_small_and_still_twice_as_wide_as_wanted(tmp_pat
     assert read_picture(tmp_path / "a.jpg").shape == (1200, 1600, 3)
 
 
+def test_damaged_exif_loses_no_photo(tmp_path):
+    damaged = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x02\0\xff\xff\xff\xff"
+    Image.new("RGB", (8, 6), "blue").save(tmp_path / "a.jpg", exif=damaged)
+    assert read_picture(tmp_path / "a.jpg").shape == (6, 8, 3)
+
+
 def _cut(folder):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (80, 80, 3), np.uint8)).save(folder / "whole.jpg")
