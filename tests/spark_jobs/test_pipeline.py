@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from spark_jobs import tables
 from spark_jobs.vectors import column_to_vectors
 from tests.curation import naive
 from tests.faults import harness
+from tests.training import launch
 
 pytestmark = pytest.mark.slow
 SHARDS, SAMPLES = 3, 50
@@ -302,3 +304,14 @@ def test_an_index_that_was_tampered_with_is_refused(corpus, tmp_path):
     done = harness.run(harness.submit("build_archives", config, workspace), check=False)
     assert done.returncode == 2
     assert "index.faiss" in done.stdout
+
+
+def test_two_processes_train_on_it_through_petastorm_and_horovod(corpus):
+    folder, config, _ = corpus
+    options = ["--config", str(config), f"workspace={folder / 'workspace'}", *launch.TINY, "train.epochs=2"]
+    done = launch.run([*launch.horovodrun(2), sys.executable, "-m", "training.train", *options])
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((folder / "workspace" / "training" / "summary.json").read_text())
+    assert summary["processes"] == 2
+    assert summary["rows"] == 2 * (SHARDS * SAMPLES - 1)
+    assert summary["losses"][1] < summary["losses"][0]
