@@ -18,6 +18,7 @@ from spark_jobs import tables
 from spark_jobs.vectors import column_to_vectors
 from tests.curation import naive
 from tests.faults import harness
+from tests.spark_jobs.ingest_inputs import members, write_tar
 
 pytestmark = pytest.mark.slow
 PHOTOS = 48
@@ -43,10 +44,23 @@ def write_photos(folder: Path, real_data: Path, count: int) -> Path:
     return folder / "photos.csv"
 
 
+def tar_photos(real_data: Path) -> dict[Path, dict[str, bytes]]:
+    """The photos of the four tars of another project's tests."""
+    found: dict[Path, dict[str, bytes]] = {}
+    for path in sorted((real_data / "clip-retrieval-fixtures/tests/test_clip_inference/test_tars").iterdir()):
+        with tarfile.open(path) as tar:
+            found[path] = {m.name.partition(".")[0]: tar.extractfile(m).read() for m in tar if m.isfile()}
+    return found
+
+
 def corpora(folder: Path, real_data: Path, count: int) -> list[dict[str, str]]:
-    """The photos as a table, and the four tars of another project's tests."""
+    """The photos as a table; the tars as they are, which hold no captions, and again with a caption each."""
     photos = write_photos(folder, real_data, count)
-    tars = real_data / "clip-retrieval-fixtures/tests/test_clip_inference/test_tars"
+    shards = tar_photos(real_data)
+    for path, images in shards.items():
+        files = [m for name, data in images.items() for m in members(name, data, f"a photo named {name}")]
+        write_tar(folder / "captioned" / path.name, files)
+    tars = next(iter(shards)).parent
     return [
         {
             "name": "coco",
@@ -56,6 +70,7 @@ def corpora(folder: Path, real_data: Path, count: int) -> list[dict[str, str]]:
             "image_column": "path",
         },
         {"name": "tars", "format": "webdataset", "path": f"{tars}/image{{1..4}}.tar"},
+        {"name": "captioned", "format": "webdataset", "path": f"{folder}/captioned/*.tar"},
     ]
 
 
@@ -74,25 +89,17 @@ def curated(tmp_path_factory, real_data):
     shutil.rmtree(folder)  # 600 MB of weights
 
 
-def _tar_samples(real_data):
-    count = 0
-    for path in sorted((real_data / "clip-retrieval-fixtures/tests/test_clip_inference/test_tars").iterdir()):
-        with tarfile.open(path) as tar:
-            count += len({member.name.partition(".")[0] for member in tar if member.isfile()})
-    return count
-
-
 def test_every_photo_comes_out_with_an_archive(curated, real_data):
     folder, _ = curated
     summary = json.loads((folder / "ws/summary.json").read_text())
-    samples = PHOTOS + 2 + _tar_samples(real_data)
-    assert summary["pairs_in"] == samples
-    assert summary["pairs_out"] + sum(summary["rejects"].values()) == samples
-    assert summary["rejects"]["missing_image"] == 1
-    assert summary["rejects"]["short_caption"] >= 1
+    in_tars = sum(map(len, tar_photos(real_data).values()))
+    assert summary["pairs_in"] == PHOTOS + 2 + 2 * in_tars
+    assert summary["pairs_out"] == PHOTOS + in_tars
+    assert summary["rejects"] == {"missing_caption": in_tars, "missing_image": 1, "short_caption": 1}
     rows = harness.table_rows(folder / "ws", "archives").to_pylist()
     coco = [row for row in rows if row["key"].startswith("coco/")]
     assert len(coco) == PHOTOS
+    assert len(rows) == PHOTOS + in_tars
     assert all(row["neighbours"] for row in rows)
     assert sum(bool(row["concepts"]) for row in coco) > 0.9 * PHOTOS
     for row in rows:
