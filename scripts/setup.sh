@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up .venv from requirements.txt. Checks what must be on the machine before anything is downloaded;
+# Sets up .venv from requirements.txt and constraints.txt. Checks what must be on the machine before anything is downloaded;
 # when nothing changed since the last run it ends within a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ fi
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || fail "$PYTHON is not Python 3.11, which the pinned packages need; install python3.11 or set PYTHON="
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is missing (Debian: apt install python3.11-venv)"
 
-stamp=$({ cat requirements.txt setup.cfg scripts/setup.sh; "$PYTHON" -VV; pwd; } | sha256sum | cut -c1-16)
+stamp=$({ cat requirements.txt constraints.txt setup.cfg scripts/setup.sh; "$PYTHON" -VV; pwd; } | sha256sum | cut -c1-16)
 
 java_bin=${JAVA_HOME:+$JAVA_HOME/bin/}java
 command -v "$java_bin" >/dev/null || fail "Java is missing; Spark needs a JDK 17 (Debian 12: apt install openjdk-17-jre-headless)"
@@ -42,7 +42,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 lock() { grep -E "^$1==" requirements.txt; }
 
 # Horovod compiles against torch, so torch comes first; everything builds without isolation.
-"$python" -m pip install -q $(lock torch) $(lock numpy) $(lock setuptools) wheel cloudpickle psutil pyyaml packaging cffi
+"$python" -m pip install -q -c constraints.txt $(lock torch) $(lock numpy) $(lock setuptools) wheel cloudpickle psutil pyyaml packaging cffi
 
 # The wheel fits one torch build and one Python, and is kept outside of the clone for the next one.
 torch_version=$("$python" -c 'import torch; print(torch.__version__)')
@@ -73,7 +73,7 @@ if ! ls "$wheels"/horovod-*.whl >/dev/null 2>&1; then
     building=$!
 fi
 grep -vE '^(horovod|torch)==' requirements.txt > "$VENV/requirements-rest.txt"
-"$python" -m pip install -q --no-build-isolation -r "$VENV/requirements-rest.txt"
+"$python" -m pip install -q --no-build-isolation -c constraints.txt -r "$VENV/requirements-rest.txt"
 if [ -n "$building" ]; then
     wait "$building" || fail "Horovod did not build; see $log"
 fi
