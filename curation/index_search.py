@@ -78,7 +78,8 @@ def search(
     """
     if threads:
         faiss.omp_set_num_threads(threads)
-    return _search(index, queries, neighbours, exclude_keys, _finder(index), index.refine)
+    refine = index.refine if index.device == "cpu" else 1  # the GPU compares the vectors themselves
+    return _search(index, queries, neighbours, exclude_keys, _finder(index), refine)
 
 
 def exact_search(

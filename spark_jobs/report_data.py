@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ from spark_jobs.units import part_address
 __all__ = ["Concept", "Neighbour", "PairView", "ReportData", "load_pair", "load_report_data"]
 
 _PARTS_LOOKED_AT = 200  # of the archives, for the distributions: half a million pairs
-_CONCEPTS_SHOWN = 40
+_CONCEPTS_SHOWN, _NEIGHBOURS_SHOWN = 40, 8
 
 
 @dataclass
@@ -179,20 +180,23 @@ def _added(in_caption: pa.ChunkedArray) -> np.ndarray:
 
 
 def _sample_pairs(workspace: str, archives: Manifest, count: int, seed: int) -> list[PairView]:
-    """Pairs spread over the parts, read from few files."""
+    """Pairs spread over the parts, with their nearest neighbours, read from few files."""
     random = np.random.default_rng(seed)
     parts = _spread([part for part in archives.parts if part.rows], min(count, 24), seed)
-    views: list[PairView] = []
+    sampled: list[dict[str, Any]] = []
     for number, part in enumerate(parts):
         share = count // len(parts) + (number < count % len(parts))
         rows = tables.read_file(part_address(archives, part))
         chosen = np.sort(random.permutation(len(rows))[:share])
-        views.extend(_views(workspace, rows.take(pa.array(chosen)).to_pylist()))
-    return views
+        sampled.extend(rows.take(pa.array(chosen)).to_pylist())
+    for row in sampled:
+        for name in ("neighbours", "similarities"):
+            row[name] = row[name][:_NEIGHBOURS_SHOWN]
+    return _views(workspace, sampled)
 
 
 def load_pair(workspace: str, key: str) -> PairView:
-    """One pair by its key.
+    """One pair by its key, without its images.
 
     Raises:
         UserError: no such pair; the message has the nearest keys.
@@ -203,7 +207,7 @@ def load_pair(workspace: str, key: str) -> PairView:
         rows = tables.read_file(part_address(archives, part))
         keys = rows.column("key").to_pylist()
         if key in keys:
-            return _views(workspace, rows.slice(keys.index(key), 1).to_pylist())[0]
+            return _views(workspace, rows.slice(keys.index(key), 1).to_pylist(), images=False)[0]
     known = [
         name
         for part in (candidates or archives.parts)[:3]
@@ -221,10 +225,11 @@ def _parts_of_key(manifest: Manifest, key: str) -> list[Part]:
     return [part for part in manifest.parts if part.name.rpartition("-")[0] == shard]
 
 
-def _views(workspace: str, rows: Iterable[dict[str, Any]]) -> list[PairView]:
+def _views(workspace: str, rows: Iterable[dict[str, Any]], images: bool = True) -> list[PairView]:
+    """Archive rows with captions and, if asked for, images."""
     chosen = list(rows)
     wanted = {row["key"] for row in chosen} | {key for row in chosen for key in row["neighbours"]}
-    pairs = _read_pairs(workspace, wanted)
+    pairs = _read_pairs(workspace, wanted, images)
     views = []
     for row in chosen:
         caption, image = pairs.get(row["key"], ("", b""))
@@ -238,10 +243,12 @@ def _views(workspace: str, rows: Iterable[dict[str, Any]]) -> list[PairView]:
     return views
 
 
-def _read_pairs(workspace: str, keys: set[str]) -> dict[str, tuple[str, bytes]]:
-    """Caption and image of some keys; of each part only the row groups that may hold one are read."""
+def _read_pairs(workspace: str, keys: set[str], images: bool) -> dict[str, tuple[str, bytes]]:
+    """Caption and image (or nothing in its place) of some keys; only row groups that hold one are read."""
     manifest = tables.read_manifest(workspace, "pairs")
     shards = {key.rpartition("/")[0] for key in keys}
+    ordered = sorted(keys)
+    columns = ["caption", "image"] if images else ["caption"]
     found: dict[str, tuple[str, bytes]] = {}
     for part in manifest.parts:
         if part.name.rpartition("-")[0] not in shards:
@@ -250,15 +257,21 @@ def _read_pairs(workspace: str, keys: set[str]) -> dict[str, tuple[str, bytes]]:
         with filesystem.open_input_file(path) as source:
             file = pq.ParquetFile(source)
             for group in range(file.num_row_groups):
+                if not _may_hold(file, group, ordered):
+                    continue
                 names = file.read_row_group(group, ["key"]).column("key").to_pylist()
                 rows = [row for row, name in enumerate(names) if name in keys]
-                if not rows:
-                    continue
-                columns = file.read_row_group(group, ["caption", "image"]).take(pa.array(rows)).to_pylist()
-                found.update(
-                    {
-                        names[row]: (values["caption"], values["image"])
-                        for row, values in zip(rows, columns, strict=True)
-                    }
-                )
+                if rows:
+                    taken = file.read_row_group(group, columns).take(pa.array(rows)).to_pylist()
+                    for row, values in zip(rows, taken, strict=True):
+                        found[names[row]] = (values["caption"], values.get("image") or b"")
     return found
+
+
+def _may_hold(file: pq.ParquetFile, group: int, ordered: Sequence[str]) -> bool:
+    """Whether one of the ordered keys lies between a row group's first and last."""
+    known = file.metadata.row_group(group).column(file.schema_arrow.get_field_index("key")).statistics
+    if known is None or not known.has_min_max:
+        return True
+    place = bisect_left(ordered, known.min)
+    return place < len(ordered) and ordered[place] <= known.max
