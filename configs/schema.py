@@ -127,7 +127,6 @@ class ArchivesConfig:
     )
     vote_temperature: float = _option(10.0, "calibrated: neighbours vote with exp(temperature x (s - s_max))")
     clusters: bool = _option(True, "group an archive's concepts for cluster-guided sampling")
-    seed: int = _option(0, "seed of the clusters")
     batch_size: int = _option(1024, "pairs ranked at a time")
     device: str = _option("auto", "auto | cpu | gpu: where the search runs")
 
