@@ -216,7 +216,8 @@ def _decode(image: Image.Image, target: tuple[int, int], clock: Clock) -> Image.
         return _resize(_from_16_bits(image).convert("RGB"), target)
     if mode in _ALPHA or "transparency" in image.info:
         # Resized while transparent (Pillow weighs by alpha), so that no hidden colour shows at edges.
-        upper = _resize(image.convert("RGBA"), target)
+        whole_image = image if mode in ("RGBA", "LA") else image.convert("RGBA")
+        upper = _resize(whole_image, target).convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", upper.size, "white"), upper).convert("RGB")
     if mode in _KEEP_AS_RGB:
         return _resize(image if mode == "RGB" else image.convert("RGB"), target)
