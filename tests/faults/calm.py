@@ -117,7 +117,7 @@ def start(command: Sequence[str], log: Path, **changes: str) -> subprocess.Popen
     """Start a driver in a process group of its own, its output in a file."""
     with log.open("wb") as stream:
         return subprocess.Popen(
-            command,
+            harness.tied(command),
             stdout=stream,
             stderr=stream,
             env=harness.environment(**changes),

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -185,6 +186,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def tied(command: Sequence[str]) -> list[str]:
+    """The command, so that it dies with this process however this process dies (where setpriv is there)."""
+    program = shutil.which("setpriv")
+    return [program, "--pdeathsig", "KILL", *command] if program else list(command)
+
+
 @dataclass
 class Worker:
     """A worker process of the cluster; ``prefix`` is a command that runs the rest of the line."""
@@ -220,7 +227,7 @@ def standalone_cluster(
         with (folder / f"daemon-{len(started)}.log").open("wb") as log:
             started.append(
                 subprocess.Popen(
-                    [*command, "--host", "127.0.0.1", "--webui-port", "0", *arguments],
+                    tied([*command, "--host", "127.0.0.1", "--webui-port", "0", *arguments]),
                     env=values,
                     stdout=log,
                     stderr=log,
