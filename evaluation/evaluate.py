@@ -15,14 +15,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError, run_entry
 from evaluation.benchmarks import FOLDER, Benchmark, check_layout, scaled, select_benchmarks
 from evaluation.class_names import BACKGROUND
 from evaluation.protocol import Protocol, check_class_names
+
+if TYPE_CHECKING:
+    from evaluation.runs import Job
 
 __all__ = ["evaluate", "main", "read_classes"]
 
@@ -48,30 +50,19 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
     chosen = [_completed(benchmark, options) for benchmark in select_benchmarks(options.benchmark)]
     partial = options.partial or options.limit is not None
     placed = [check_layout(benchmark, Path(options.data), partial) for benchmark in chosen]
+    final = tuple(_final(benchmark, _image_size(options.checkpoint), options) for benchmark in placed)
+    _make_folder(options.out)
     # slow to import, so after what is cheap to check
-    import torch
+    from evaluation.processes import join_torchrun, leave_torchrun, run_processes
+    from evaluation.runs import class_names, run_job
 
-    from evaluation.processes import join_torchrun, run_processes
-    from evaluation.runs import Job, run_job
-
-    on_gpu = torch.cuda.is_available()
-    image_size = _image_size(options.checkpoint)
-    job = Job(
-        checkpoint=options.checkpoint,
-        benchmarks=tuple(_final(benchmark, image_size, options) for benchmark in placed),
-        out=Path(options.out),
-        max_windows=options.max_windows,
-        batch=options.batch or (_GPU_BATCH if on_gpu else 1),
-        workers=options.workers if options.workers is not None else (_GPU_WORKERS if on_gpu else 0),
-        precision=options.precision,
-        limit=options.limit,
-        pictures=options.pictures,
-    )
-    _check_names(job.benchmarks)
-    job.out.mkdir(parents=True, exist_ok=True)
+    for benchmark in final:
+        class_names(benchmark)
     rank, count = join_torchrun()
     several = count == 1 and options.processes > 1
+    job = _job(final, options)
     entries = run_processes(job, options.processes) if several else run_job(job)
+    leave_torchrun()
     return _report(options, max(count, options.processes), entries) if rank == 0 else None
 
 
@@ -144,11 +135,32 @@ def _image_size(checkpoint: str) -> int:
     return GroupViTConfig.from_dict(read_weight_file(checkpoint)["config"]).image_size
 
 
-def _check_names(benchmarks: Sequence[Benchmark]) -> None:
-    from evaluation.runs import class_names
+def _make_folder(out: str) -> None:
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {out}: no folder can be made there ({error.strerror}); write another"
+        ) from None
 
-    for benchmark in benchmarks:
-        class_names(benchmark)
+
+def _job(benchmarks: tuple[Benchmark, ...], options: argparse.Namespace) -> Job:
+    import torch
+
+    from evaluation.runs import Job
+
+    on_gpu = torch.cuda.is_available()
+    return Job(
+        checkpoint=options.checkpoint,
+        benchmarks=benchmarks,
+        out=Path(options.out),
+        max_windows=options.max_windows,
+        batch=options.batch or (_GPU_BATCH if on_gpu else 1),
+        workers=options.workers if options.workers is not None else (_GPU_WORKERS if on_gpu else 0),
+        precision=options.precision,
+        limit=options.limit,
+        pictures=options.pictures,
+    )
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

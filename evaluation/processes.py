@@ -15,7 +15,7 @@ import torch.multiprocessing
 from configs.errors import UserError
 from evaluation.runs import Job, run_job
 
-__all__ = ["join_torchrun", "run_processes"]
+__all__ = ["join_torchrun", "leave_torchrun", "run_processes"]
 
 
 def join_torchrun() -> tuple[int, int]:
@@ -27,6 +27,12 @@ def join_torchrun() -> tuple[int, int]:
     if not torch.distributed.is_initialized():
         _join(rank, count, "env://", int(os.environ.get("LOCAL_RANK", rank)))
     return rank, count
+
+
+def leave_torchrun() -> None:
+    """Leave the group that :func:`join_torchrun` joined, if any."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def run_processes(job: Job, count: int) -> list[dict[str, Any]]:

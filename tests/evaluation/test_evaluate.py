@@ -357,6 +357,13 @@ def test_wrong_checkpoints_are_one_line(tmp_path):
             evaluate.main(["--checkpoint", str(tmp_path / name), *options])
 
 
+def test_a_place_for_the_results_is_needed(weights, tmp_path):
+    options = own_data(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(UserError, match="--out .*taken: no folder can be made there"):
+        evaluate.main(["--checkpoint", str(weights), "--out", str(tmp_path / "taken"), *options])
+
+
 def test_the_command_ends_with_one_line_and_code_2(tmp_path):
     command = [
         sys.executable,
