@@ -122,7 +122,7 @@ def compare(name: str, model: GroupViT, options: argparse.Namespace) -> dict[str
     rates = {kind: len(images) / value for kind, value in best.items()}
     return {"benchmark": name, "images_s": rates, "ratio": rates["ours"] / rates["by_window"],
             "cpu_seconds": cpu, "cpu_ratio": cpu["by_window"] / cpu["ours"],
-            "batching_alone": rates["ours"] / rates["alone"], "same_labels": float(same.mean())}  # fmt: skip
+            "batching_alone": rates["ours"] / rates["alone"], "same_labels": float(torch.stack(same).mean())}  # fmt: skip
 
 
 def main() -> None:

@@ -14,7 +14,14 @@ import evaluation.mmseg_import  # noqa: F401  (before mmseg)
 from configs.errors import UserError
 from evaluation import convert
 from evaluation.class_names import imagenet_s_names
-from evaluation.masks import decode_mask
+from evaluation.masks import (
+    COCO_UNUSED,
+    MaskError,
+    coco_object_ids,
+    coco_stuff_ids,
+    decode_mask,
+    imagenet_s_ids,
+)
 from tests.evaluation.layouts import save_mask
 
 
@@ -43,21 +50,21 @@ def test_coco_stuff_ids_are_mmsegs():
     table = mmseg_table()
     assert len(table) == 172
     ids = np.array([sorted(table)])
-    assert convert.coco_stuff_ids(ids).tolist() == [[table[number] for number in sorted(table)]]
-    assert sorted(set(range(256)) - set(table)) == sorted([*convert.COCO_UNUSED, *range(182, 255)])
+    assert coco_stuff_ids(ids).tolist() == [[table[number] for number in sorted(table)]]
+    assert sorted(set(range(256)) - set(table)) == sorted([*COCO_UNUSED, *range(182, 255)])
 
 
-@pytest.mark.parametrize("wrong", [*sorted(convert.COCO_UNUSED), 182, 254, 300])
+@pytest.mark.parametrize("wrong", [*sorted(COCO_UNUSED), 182, 254, 300])
 def test_ids_of_no_class_are_refused(wrong):
-    with pytest.raises(convert.MaskError, match=f"holds id {wrong}"):
-        convert.coco_stuff_ids(np.array([[0, wrong]]))
+    with pytest.raises(MaskError, match=f"holds id {wrong}"):
+        coco_stuff_ids(np.array([[0, wrong]]))
 
 
 def test_coco_object_keeps_the_things_and_nothing_else():
     table = mmseg_table()
     for published, train in table.items():
         expected = train + 1 if train < 80 else 0
-        assert convert.coco_object_ids(np.array([[published]])).item() == expected
+        assert coco_object_ids(np.array([[published]])).item() == expected
 
 
 def test_coco_object_on_real_masks(real_data, tmp_path):
@@ -154,11 +161,11 @@ def test_imagenet_s_masks_become_16_bit_and_keep_1000(tmp_path):
 
 
 def test_imagenet_s_ids_and_folders_are_checked(tmp_path):
-    with pytest.raises(convert.MaskError, match="holds id 51"):
-        convert.imagenet_s_ids(np.array([[51]]), 50)
-    with pytest.raises(convert.MaskError, match="it holds class 3, and its folder is class 4"):
-        convert.imagenet_s_ids(np.array([[0, 3, 1000]]), 50, own=4)
-    assert convert.imagenet_s_ids(np.array([[0, 1000]]), 50, own=4).dtype == np.uint16
+    with pytest.raises(MaskError, match="holds id 51"):
+        imagenet_s_ids(np.array([[51]]), 50)
+    with pytest.raises(MaskError, match="it holds class 3, and its folder is class 4"):
+        imagenet_s_ids(np.array([[0, 3, 1000]]), 50, own=4)
+    assert imagenet_s_ids(np.array([[0, 1000]]), 50, own=4).dtype == np.uint16
     base = imagenet_s(tmp_path, folders=49)
     with pytest.raises(UserError, match="49 class folders; there must be 50"):
         run("imagenet-s", tmp_path)
