@@ -116,13 +116,12 @@ def compare(name: str, model: GroupViT, options: argparse.Namespace) -> dict[str
         for kind, step in steps.items():
             took, used, found[kind] = seconds(step, images, options.device)
             best[kind], cpu[kind] = min(best[kind], took), min(cpu[kind], used)
-    same = torch.stack(
-        [(a == b).float().mean() for a, b in zip(found["ours"], found["by_window"], strict=True)]
-    )
+    pairs = zip(found["ours"], found["by_window"], strict=True)
+    same = torch.stack([(one == other).float().mean() for one, other in pairs])
     rates = {kind: len(images) / value for kind, value in best.items()}
     return {"benchmark": name, "images_s": rates, "ratio": rates["ours"] / rates["by_window"],
             "cpu_seconds": cpu, "cpu_ratio": cpu["by_window"] / cpu["ours"],
-            "batching_alone": rates["ours"] / rates["alone"], "same_labels": float(torch.stack(same).mean())}  # fmt: skip
+            "batching_alone": rates["ours"] / rates["alone"], "same_labels": float(same.mean())}  # fmt: skip
 
 
 def main() -> None:
