@@ -8,7 +8,7 @@ memory maps are read: pages of the index that are resident, counted once however
 CPU is that of the Python workers, which do all the work; wall-clock time includes what Spark needs to start jobs
 and tasks and, on a shared machine, everyone else.
 
-``python -m tests.benchmarks.bench_scale [--rows 10000 100000] [--kind auto] [--out FILE.json]``
+``python -m tests.benchmarks.bench_scale [--rows 10000 100000] [--asked N] [--kind auto] [--out FILE.json]``
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ from tests.curation.synthetic import unit
 CONCEPTS, PER_CAPTION, PART_ROWS = 4_000, 4, 2_500
 
 
-def write_corpus(workspace: Path, rows: int, d: int, groups: int = 500) -> None:
+def write_corpus(workspace: Path, rows: int, d: int, asked: int, groups: int = 500) -> None:
     """image_embeddings, pair_concepts and concepts of so many pairs, a part at a time.
 
-    The groups are the same whatever the number of rows, so that a larger corpus is a denser sample.
+    The groups are the same whatever the number of rows, so that a larger corpus is a denser sample. The first
+    ``asked`` rows are corpus `web`, which is curated; the others, corpus `rest`, are in the index only.
     """
     shared = np.random.default_rng(0)
     centres = unit(shared.standard_normal((groups, d), np.float32))
@@ -55,11 +56,12 @@ def write_corpus(workspace: Path, rows: int, d: int, groups: int = 500) -> None:
         offsets = np.float32(1.2 / np.sqrt(d)) * random.standard_normal((count, d), np.float32)
         vectors = unit(centres[group] + offsets + np.float32(1 / np.sqrt(d)))
         ids = (group[:, None] * 8 + random.integers(24, size=(count, PER_CAPTION))) % CONCEPTS
-        keys = pa.array([f"web/{number:05d}/{row:06d}" for row in range(count)])
+        corpus = "web" if start < asked else "rest"
+        keys = pa.array([f"{corpus}/{number:05d}/{row:06d}" for row in range(count)])
         lists = pa.ListArray.from_arrays(
             pa.array(np.arange(0, ids.size + 1, PER_CAPTION, dtype=np.int32)), pa.array(_distinct(ids))
         )
-        name = f"web/{number:05d}-000"
+        name = f"{corpus}/{number:05d}-000"
         columns = {"key": keys, "embedding": vectors_to_column(vectors.astype(np.float16), d)}
         images.append(_write(workspace, "image_embeddings", name, pa.table(columns)))
         captions.append(
@@ -158,9 +160,9 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def measure(rows: int, d: int, kind: str, workspace: Path) -> dict[str, Any]:
+def measure(rows: int, asked: int, d: int, kind: str, workspace: Path) -> dict[str, Any]:
     """Everything of one size."""
-    write_corpus(workspace, rows, d)
+    write_corpus(workspace, rows, d, asked)
     config = load_config(
         None,
         [
@@ -168,7 +170,8 @@ def measure(rows: int, d: int, kind: str, workspace: Path) -> dict[str, Any]:
             f"index.kind={kind}",
             "archives.device=cpu",
             "spark.master=local[2]",
-            "corpora=[{name: web, path: none}]",
+            "corpora=[{name: web, path: none}, {name: rest, path: none}]",
+            "archives.corpora=[web]",
         ],
     )
     session = open_session(config)
@@ -186,11 +189,12 @@ def measure(rows: int, d: int, kind: str, workspace: Path) -> dict[str, Any]:
     described = index.extra["index"]
     return {
         "rows": rows,
+        "curated": archives.rows,
         "kind": described["kind"],
         "nprobe": described["search"]["nprobe"],
         "recall": described["search"]["recall"],
         "index, us a pair": 1e6 * index.seconds / rows,
-        "archives, us a pair": 1e6 * seconds / rows,
+        "archives, us a pair": 1e6 * seconds / archives.rows,
         "archives, us CPU a pair": 1e6 * watch.cpu_seconds / archives.rows,
         "index, MB": watch.bytes / 2**20,
         "resident copies": watch.copies,
@@ -205,7 +209,18 @@ def _sizes(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
         with tempfile.TemporaryDirectory(dir=given.work) as folder:
             out = Path(folder) / "figures.json"
             command = [sys.executable, "-m", "tests.benchmarks.bench_scale", "--one", folder]
-            command += ["--rows", str(rows), "--d", str(given.d), "--kind", given.kind, "--out", str(out)]
+            command += [
+                "--rows",
+                str(rows),
+                "--asked",
+                str(given.asked),
+                "--d",
+                str(given.d),
+                "--kind",
+                given.kind,
+                "--out",
+                str(out),
+            ]
             subprocess.run(command, check=True)
             yield json.loads(out.read_text())
 
@@ -216,6 +231,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--asked", type=int, default=10**12, help="how many of them are curated")
     parser.add_argument("--d", type=int, default=512)
     parser.add_argument("--kind", default="auto", choices=["auto", "flat", "ivf", "ivfpq"])
     parser.add_argument(
@@ -226,7 +242,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         (rows,) = given.rows
-        given.out.write_text(json.dumps(measure(rows, given.d, given.kind, given.one)))
+        given.out.write_text(
+            json.dumps(measure(rows, min(rows, given.asked), given.d, given.kind, given.one))
+        )
         return
     figures = list(_sizes(given))
     for name in figures[0]:
