@@ -32,7 +32,7 @@ def main() -> None:
         scratch = folder / "scratch"
         scratch.mkdir()
         print("undisturbed runs ...", file=sys.stderr, flush=True)
-        corpus = calm.prepare(folder / "corpus")
+        corpus = calm.prepare(folder / "corpus", samples=120)
         vectors = soak.prepare(session, folder / "vectors", arguments.rows, 32)
         names = ("pairs", "image_embeddings")
         clip = (str(next((corpus.folder / "clip").glob("*.json"))), "none")

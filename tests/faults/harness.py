@@ -199,13 +199,19 @@ class Worker:
     cores: int = 1
     memory: str = "1g"
     prefix: Sequence[str] = ()
+    host: str = "127.0.0.1"
 
 
 @contextlib.contextmanager
 def standalone_cluster(
-    folder: Path, workers: Sequence[Worker] = (Worker(), Worker()), conf: dict[str, str] | None = None
+    folder: Path,
+    workers: Sequence[Worker] = (Worker(), Worker(host="127.0.0.2")),
+    conf: dict[str, str] | None = None,
 ) -> Iterator[str]:
-    """A Spark master and workers as processes of this machine; yields spark://..."""
+    """A Spark master and workers as processes of this machine; yields spark://...
+
+    The workers have hosts of their own: Spark makes no second attempt of a task on the first one's host.
+    """
     import pyspark
 
     home = Path(pyspark.__file__).parent
@@ -222,12 +228,12 @@ def standalone_cluster(
     )
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(kind: str, *arguments: str, prefix: Sequence[str] = ()) -> None:
+    def start(kind: str, *arguments: str, prefix: Sequence[str] = (), host: str = "127.0.0.1") -> None:
         command = [*prefix, str(home / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}"]
         with (folder / f"daemon-{len(started)}.log").open("wb") as log:
             started.append(
                 subprocess.Popen(
-                    tied([*command, "--host", "127.0.0.1", "--webui-port", "0", *arguments]),
+                    tied([*command, "--host", host, "--webui-port", "0", *arguments]),
                     env=values,
                     stdout=log,
                     stderr=log,
@@ -240,7 +246,7 @@ def standalone_cluster(
         wait_for(lambda: _listens(port), 60, "the master does not listen")
         for worker in workers:
             options_of = ("--cores", str(worker.cores), "--memory", worker.memory)
-            start("worker.Worker", *options_of, url, prefix=worker.prefix)
+            start("worker.Worker", *options_of, url, prefix=worker.prefix, host=worker.host)
         yield url
     finally:
         kill_all(executors(url))

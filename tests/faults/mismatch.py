@@ -83,7 +83,9 @@ def _submit(
 
 
 def _error_line(done: subprocess.CompletedProcess[str]) -> str:
-    return next((line for line in done.stderr.splitlines() if line.startswith("error:")), "")
+    # spark-submit hands on what its Python writes to stderr as its own stdout.
+    lines = (done.stdout + done.stderr).splitlines()
+    return next((line for line in lines if line.startswith("error:")), "")
 
 
 def _doctors_faults(done: subprocess.CompletedProcess[str]) -> Sequence[str]:
