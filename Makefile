@@ -67,10 +67,24 @@ explain: setup ## one pair's archive in the terminal (KEY=corpus/shard/sample)
 doctor: setup ## check driver, executors, GPUs, workspace, model before a long run
 	@$(SUBMIT) spark_jobs/doctor.py --config $(CONFIG) $(ARGS)
 
+##@ On a cluster (MASTER=..., JOB=pipeline; docs/clusters.md)
+KINDS := local-cpu local-gpu standalone-cpu standalone-gpu yarn-cpu yarn-gpu kubernetes-cpu kubernetes-gpu
+.PHONY: $(addprefix submit-,$(KINDS)) cluster-test fault-test soak
+submit-standalone-gpu: ## submit-{local,standalone,yarn,kubernetes}-{cpu,gpu}: packs, then spark-submit
+$(addprefix submit-,$(KINDS)): submit-%: package
+	@scripts/submit.sh $(subst -, ,$*) $(JOB) -- --config $(CONFIG) $(ARGS)
+cluster-test: setup ## a real master and two workers, packed environment, submit from elsewhere
+	@python -m pytest -q tests/spark_jobs/test_cluster.py
+fault-test: setup ## every fault of docs/clusters.md done to real processes; prints a table
+	@python -m tests.faults $(ARGS)
+soak: setup ## archives while executors are killed at random (ARGS="--minutes 30 --rows 1000000")
+	@python -m tests.faults.soak $(ARGS)
+
 ##@ For developers
 .PHONY: bench demo-clip format
-bench: setup ## our GroupViT step against Hugging Face's
-	@python -m tests.benchmarks.bench_groupvit $(ARGS)
+BENCHES := groupvit reader decode evaluation embed archives extraction quality ingest
+bench: setup ## the benchmarks one after another (BENCHES="groupvit reader"; scale takes an hour)
+	@for name in $(BENCHES); do echo; echo "== bench_$$name"; python -m tests.benchmarks.bench_$$name $(ARGS) || exit 1; done
 demo-clip: setup ## train the demo's tiny CLIP again
 	@python -m demo.train_clip $(ARGS)
 format: setup ## ruff --fix and ruff format

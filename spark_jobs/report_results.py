@@ -1,7 +1,7 @@
 """What training and evaluation left in the workspace, for the report.
 
 ``training/summary.json`` (single facts), ``training/history.jsonl`` (a line a step), ``training/pictures/*.png``;
-``evaluation/results.json``, ``evaluation/pictures/*.png``. Other programs write these files, perhaps while they
+``evaluation/results.json``, ``evaluation/pictures/**.png``. Other programs write these files, perhaps while they
 are read: what is missing or has another form is left out of the page.
 """
 
@@ -126,7 +126,7 @@ def _read_pictures(folder: str, newest: bool = False) -> list[Picture]:
     """PNG files by name: the first ones, or the last ones (names count up with the steps)."""
     filesystem, path = resolve(tables.join(folder, "pictures"))
     try:
-        infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
     except OSError:
         return []
     usable = sorted(
