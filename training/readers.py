@@ -175,7 +175,13 @@ def _open_petastorm(groups: Sequence[RowGroup], columns: list[str]) -> Any:
     files = list(dict.fromkeys(group.file for group in groups))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        filesystem, paths = get_filesystem_and_path_or_paths([_url(file) for file in files])
+        try:
+            filesystem, paths = get_filesystem_and_path_or_paths([_url(file) for file in files])
+        except Exception as error:  # whatever its drivers (s3fs, libhdfs) raise when they are not there
+            raise UserError(
+                f"{files[0]}: Petastorm cannot open this address ({' '.join(str(error).split())[:160]}); write "
+                "train.reader=arrow, which reads the same rows"
+            ) from error
         path_of = dict(zip(files, paths, strict=True))
         return OrderedReader(
             filesystem,

@@ -16,7 +16,7 @@ from tests.training.synthetic import write_training_set
 from training.plan import EpochPlan
 from training.readers import READERS, read_groups
 from training.stream import rank_tables
-from training.training_set import TrainingSet, open_training_set
+from training.training_set import RowGroup, TrainingSet, open_training_set
 
 FILES = [50, 70, 33, 1]  # row groups of 16 do not divide any of them
 
@@ -165,3 +165,9 @@ def test_a_pickled_petastorm_schema_is_refused_and_runs_nothing(tmp_path: Path) 
     (tmp_path / "training_set" / "_common_metadata").unlink()
     assert len(keys_of(read_groups("petastorm", open_training_set(str(tmp_path)).groups))) == 20
     assert not marker.exists()
+
+
+def test_an_address_that_petastorm_cannot_open_names_the_other_reader(data: TrainingSet) -> None:
+    away = [RowGroup("s3a://bucket" + data.groups[0].file, 0, 16)]
+    with pytest.raises(UserError, match=r"s3a://.*train\.reader=arrow"):
+        next(read_groups("petastorm", away))
