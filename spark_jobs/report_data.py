@@ -182,10 +182,12 @@ def _added(in_caption: pa.ChunkedArray) -> np.ndarray:
 def _sample_pairs(workspace: str, archives: Manifest, count: int, seed: int) -> list[PairView]:
     """Pairs spread over the parts, with their nearest neighbours, read from few files."""
     random = np.random.default_rng(seed)
-    parts = _spread([part for part in archives.parts if part.rows], min(count, 24), seed)
+    filled = [part for part in archives.parts if part.rows]
+    parts = _spread(filled, min(count, 24), seed)
+    if sum(part.rows for part in parts) < count:
+        parts = filled
     sampled: list[dict[str, Any]] = []
-    for number, part in enumerate(parts):
-        share = count // len(parts) + (number < count % len(parts))
+    for part, share in zip(parts, _shares([part.rows for part in parts], count), strict=True):
         rows = tables.read_file(part_address(archives, part))
         chosen = np.sort(random.permutation(len(rows))[:share])
         sampled.extend(rows.take(pa.array(chosen)).to_pylist())
@@ -193,6 +195,15 @@ def _sample_pairs(workspace: str, archives: Manifest, count: int, seed: int) -> 
         for name in ("neighbours", "similarities"):
             row[name] = row[name][:_NEIGHBOURS_SHOWN]
     return _views(workspace, sampled)
+
+
+def _shares(rows: list[int], count: int) -> list[int]:
+    """Equal shares of ``count``; a part with fewer rows gives all it has and the others more."""
+    shares = [0] * len(rows)
+    for done, place in enumerate(sorted(range(len(rows)), key=rows.__getitem__)):
+        shares[place] = min(rows[place], -(-count // (len(rows) - done)))
+        count -= shares[place]
+    return shares
 
 
 def load_pair(workspace: str, key: str) -> PairView:

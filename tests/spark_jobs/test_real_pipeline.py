@@ -81,7 +81,7 @@ def curated(tmp_path_factory, real_data):
     config = harness.write_config(
         folder, folder, ("ViT-B-32", str(checkpoint)), rows_per_part=30, corpora=corpora(folder, real_data, PHOTOS),
         concepts={"min_count": 2}, archives={"neighbours": NEIGHBOURS, "top": 12},
-        report={"samples": 600},  # the gallery takes an equal share of every part, however small
+        report={"samples": 600},  # more than there are: all
     )  # fmt: skip
     done = harness.run(
         harness.submit("pipeline", config, folder / "ws", options=["--driver-memory", "2g"]), timeout=600

@@ -152,3 +152,12 @@ def test_without_training_and_evaluation_there_is_no_such_section(data):
 def test_histogram_bars_count_the_values(page):
     bars = [int(value) for value in re.findall(r"<title>[\d.]+: (\d+)</title>", page)]
     assert bars == [1, 2, 1, 1, 0, 0, 0, 1]  # caption counts 1..2, then added counts 3..8
+
+
+def test_small_parts_give_all_they_have_and_others_more():
+    from spark_jobs.report_data import _shares
+
+    assert _shares([100, 100, 100], 24) == [8, 8, 8]
+    assert _shares([2, 100, 1, 100], 24) == [2, 11, 1, 10]
+    assert _shares([2, 3], 24) == [2, 3]
+    assert sorted(_shares([5, 100, 100], 24)) == [5, 9, 10]
