@@ -27,7 +27,7 @@ from spark_jobs import tables
 __all__ = ["main"]
 
 CONFIG = "configs/demo.yaml"
-_BACKGROUND_THRESHOLD = "0.5"
+_BACKGROUND_THRESHOLD = "0.1"
 
 
 def main(argv: list[str]) -> int:
