@@ -7,9 +7,10 @@ are read: what is missing or has another form is left out of the page.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,7 @@ def load_training(workspace: str) -> Training | None:
         facts=_facts(read_json(tables.join(folder, "summary.json")) or {}),
         losses=_curves(rows, _LOSSES),
         curves=_curves(rows, _OTHER_CURVES),
-        pictures=_read_pictures(folder, newest=True),
+        pictures=_read_pictures(folder, ends=True),
     )
     return found if found != Training() else None
 
@@ -122,8 +123,8 @@ def _read_lines(address: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_pictures(folder: str, newest: bool = False) -> list[Picture]:
-    """PNG files by name: the first ones, or the last ones (names count up with the steps)."""
+def _read_pictures(folder: str, ends: bool = False) -> list[Picture]:
+    """PNG files by name: the first ones, or only the first and the last (names count up with the steps)."""
     filesystem, path = resolve(tables.join(folder, "pictures"))
     try:
         infos = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
@@ -133,13 +134,18 @@ def _read_pictures(folder: str, newest: bool = False) -> list[Picture]:
         (info for info in infos if info.extension == "png" and 0 < (info.size or 0) <= _PICTURE_BYTES),
         key=lambda info: info.base_name,
     )
-    pictures = []
-    for info in usable[-_PICTURES:] if newest else usable[:_PICTURES]:
-        with filesystem.open_input_stream(info.path) as stream:
-            content = stream.read()
-        if content.startswith(b"\x89PNG"):
-            pictures.append((info.base_name.removesuffix(".png"), content))
-    return pictures
+
+    def read(infos: Iterable[pafs.FileInfo]) -> Iterator[Picture]:
+        for info in infos:
+            with filesystem.open_input_stream(info.path) as stream:
+                content = stream.read()
+            if content.startswith(b"\x89PNG"):
+                yield info.base_name.removesuffix(".png"), content
+
+    if ends:
+        found = [*itertools.islice(read(usable), 1), *itertools.islice(read(reversed(usable)), 1)]
+        return list(dict(found).items())
+    return list(itertools.islice(read(usable), _PICTURES))
 
 
 def _facts(summary: dict[str, Any]) -> dict[str, Any]:
