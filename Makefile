@@ -37,7 +37,7 @@ package: setup ## dist/environment.tar.gz and dist/cocu.zip, for spark-submit --
 
 ##@ The steps (CONFIG=configs/demo.yaml, ARGS="key=value ...")
 JOBS := ingest embed_images mine_concepts build_index build_archives export_training report
-.PHONY: $(subst _,-,$(JOBS)) curate
+.PHONY: $(subst _,-,$(JOBS)) import-embeddings curate
 ingest: setup ## shards -> pairs, rejects
 	@$(SUBMIT) spark_jobs/ingest.py --config $(CONFIG) $(ARGS)
 embed-images: setup ## pairs -> image_embeddings
@@ -52,6 +52,8 @@ export-training: setup ## pairs, archives -> training_set
 	@$(SUBMIT) spark_jobs/export_training.py --config $(CONFIG) $(ARGS)
 report: setup ## all tables -> report.html
 	@$(SUBMIT) spark_jobs/report.py --config $(CONFIG) $(ARGS)
+import-embeddings: setup ## ready CLIP vectors (.npy) and captions -> pairs, image_embeddings, instead of the first two
+	@$(SUBMIT) spark_jobs/import_embeddings.py --config $(CONFIG) $(ARGS)
 curate: setup ## all of the above in one Spark application
 	@$(SUBMIT) spark_jobs/pipeline.py --config $(CONFIG) $(ARGS)
 

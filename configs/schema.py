@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from configs.evaluation import EvaluateConfig
 from configs.options import option as _option
 from configs.training import TrainConfig
 
@@ -181,4 +180,3 @@ class CocuConfig:
     report: ReportConfig = field(default_factory=ReportConfig)
     spark: SparkConfig = field(default_factory=SparkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
