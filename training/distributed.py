@@ -15,9 +15,7 @@ from configs.errors import UserError
 
 __all__ = [
     "average_",
-    "barrier",
     "broadcast",
-    "collect",
     "gather",
     "launched",
     "rank",
@@ -109,17 +107,6 @@ def sum_(tensor: torch.Tensor, name: str) -> torch.Tensor:
 def broadcast(value: Any) -> Any:
     """Rank 0's Python value, on every rank."""
     return _HOROVOD.broadcast_object(value, root_rank=0) if size() > 1 else value
-
-
-def collect(value: Any) -> list[Any]:
-    """Every rank's Python value, in rank order."""
-    return _HOROVOD.allgather_object(value) if size() > 1 else [value]
-
-
-def barrier() -> None:
-    """Wait until every rank is here."""
-    if size() > 1:
-        _HOROVOD.barrier()
 
 
 class _Gather(torch.autograd.Function):
