@@ -40,10 +40,21 @@ from PIL import Image
 
 from training.augment import GREY, Augmenter, AugmentOptions
 
-__all__ = ["CHUNK", "MAX_PIXELS", "DecodePool", "Undecodable", "decode_rows", "open_rgb", "serve"]
+__all__ = [
+    "CHUNK",
+    "CHUNK_SECONDS",
+    "MAX_PIXELS",
+    "DecodePool",
+    "Undecodable",
+    "decode_rows",
+    "open_rgb",
+    "serve",
+]
 
 CHUNK = 8
 """Images that travel to a worker at once: some 20 ms of work."""
+CHUNK_SECONDS = 300
+"""A decoder that is longer over a chunk hangs: the largest images take some ten seconds."""
 MAX_PIXELS = 64_000_000
 """A larger image is refused on its header, before memory is taken for it."""
 
@@ -108,7 +119,8 @@ class _Task:
 class _Worker:
     """The parent's end of one decoding process."""
 
-    def __init__(self, options: AugmentOptions) -> None:
+    def __init__(self, options: AugmentOptions, seconds: int) -> None:
+        self.seconds = seconds
         self.shape = (2, CHUNK, options.image_size, options.image_size, 3)
         ours, theirs = socket.socketpair()
         with theirs, _anonymous_file(int(np.prod(self.shape))) as file:
@@ -116,7 +128,7 @@ class _Worker:
             self.pixels = np.ndarray(self.shape, np.uint8, mmap.mmap(file.fileno(), 0))
             self.process = _start_python(theirs.fileno(), file.fileno())
         self.connection = Connection(ours.detach())
-        self.connection.send((options, os.getpid()))
+        self.connection.send((options, os.getpid(), seconds))
         self._sent = self._received = 0
 
     def send(self, task: _Task) -> None:
@@ -143,14 +155,18 @@ class _Worker:
             return "closed its connection"
         if code >= 0:
             return f"ended with exit code {code}"
-        note = "; is the machine out of memory?" if -code == signal.SIGKILL else ""
-        return f"was ended by {signal.Signals(-code).name}{note}"
+        notes = {
+            signal.SIGKILL: "; is the machine out of memory?",
+            signal.SIGALRM: f": it took longer than {self.seconds} s over {CHUNK} images",
+        }
+        return f"was ended by {signal.Signals(-code).name}{notes.get(signal.Signals(-code), '')}"
 
 
 class DecodePool:
     """Decoding processes, and one thread each that hands them chunks. Close it, or use it with ``with``."""
 
-    def __init__(self, options: AugmentOptions, workers: int) -> None:
+    def __init__(self, options: AugmentOptions, workers: int, seconds: int = CHUNK_SECONDS) -> None:
+        """Start ``workers`` processes; one that takes longer than ``seconds`` over a chunk is ended."""
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -158,7 +174,7 @@ class DecodePool:
         self._threads: list[threading.Thread] = []
         try:
             for _ in range(workers):
-                self._workers.append(_Worker(options))
+                self._workers.append(_Worker(options, seconds))
         except BaseException:
             self.close()
             raise
@@ -270,18 +286,20 @@ def serve(connection_descriptor: int, memory_descriptor: int) -> None:
     """A worker's life: chunks in, pixels out, until its parent closes the connection or is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     connection = Connection(connection_descriptor)
-    options, parent = connection.recv()
+    options, parent, seconds = connection.recv()
     shape = (2, CHUNK, options.image_size, options.image_size, 3)
     pixels = np.ndarray(shape, np.uint8, mmap.mmap(memory_descriptor, 0))
     augmenter: Augmenter | None = None
     try:
         while _has_task(connection, parent):
             half, epoch, keys, jpegs = connection.recv()
+            signal.alarm(seconds)  # without a handler its signal ends the process, native code or not
             try:
                 augmenter = augmenter or Augmenter(options)
                 reply = (decode_rows(augmenter, epoch, keys, jpegs, pixels[half, : len(keys)]), "")
             except Exception:
                 reply = ([], traceback.format_exc())
+            signal.alarm(0)
             connection.send(reply)
     except (EOFError, OSError):
         return

@@ -212,3 +212,17 @@ def test_a_remote_index_is_fetched_once_and_checked(spark, workspace, monkeypatc
         assert again.rows == index.rows
     finally:
         local_index.cache_clear()
+
+
+def test_a_cache_that_others_can_write_to_is_refused(tmp_path):
+    folder = index_cache.private_folder(tmp_path)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert index_cache.private_folder(tmp_path) == folder
+    folder.chmod(0o777)
+    with pytest.raises(UserError, match="COCU_CACHE"):
+        index_cache.private_folder(tmp_path)
+    folder.chmod(0o700)
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="COCU_CACHE"):
+        index_cache.private_folder(tmp_path)

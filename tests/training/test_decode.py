@@ -215,6 +215,18 @@ def test_killed_worker_is_an_error_not_a_hang(table):
     assert not wait_until_gone([victim, other])
 
 
+def test_worker_that_hangs_is_ended_and_named():
+    slow = [jpeg(Image.new("L", (8_000, 7_900), shade)) for shade in range(8)]  # seconds of work
+    with DecodePool(AugmentOptions("none", 24, 0, MEAN, STD), 1, seconds=1) as pool:
+        out = np.zeros((8, 24, 24, 3), np.uint8)
+        done = pool.submit(0, [f"made/{number}" for number in range(8)], slow, out)
+        with pytest.raises(
+            RuntimeError, match="ended by SIGALRM: it took longer than 1 s over 8 images.*made/0"
+        ):
+            done.result(timeout=60)
+        assert not wait_until_gone(pool.process_ids)
+
+
 def test_killed_trainer_leaves_no_worker_behind(tmp_path):
     script = tmp_path / "trainer.py"
     script.write_text(
