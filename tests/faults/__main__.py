@@ -45,7 +45,12 @@ def main() -> None:
                     vectors.calm, vectors.config, scratch, url, "build_archives", soak.NAMES, arguments.kills
                 ),
                 lambda: kills.worker_frozen(corpus, scratch, url),
-                lambda: kills.driver_killed(corpus, scratch, (1, 8, 16, 24)),
+                lambda: kills.driver_killed(
+                    corpus.calm, corpus.config, scratch, "embed_images", names, (1, 8, 16, 24)
+                ),
+                lambda: kills.driver_killed(
+                    vectors.calm, vectors.config, scratch, "build_archives", soak.NAMES, (1, 8, 16, 24)
+                ),
                 lambda: kills.two_runs(corpus, scratch),
                 lambda: storage.disk_full(session, corpus, scratch),
                 lambda: storage.read_only(session, corpus, scratch),

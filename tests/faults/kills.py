@@ -98,21 +98,33 @@ class Watcher:
                 self._checked.add(part["file"])
 
 
-def driver_killed(corpus: Corpus, scratch: Path, waves: Sequence[int] = (1, 12), size: int = 4) -> Outcome:
-    """kill -9 the driver right after a commit and in the middle of a wave; the next run goes on."""
-    names = ("pairs", "image_embeddings")
-    workspace = workspace_with(corpus.calm, scratch / "driver", names[:1])
-    folder, log = workspace / names[1], scratch / "driver.log"
+def driver_killed(
+    calm: Path,
+    config: Path,
+    scratch: Path,
+    job: str,
+    names: Sequence[str],
+    waves: Sequence[int] = (1, 12),
+    size: int = 4,
+) -> Outcome:
+    """kill -9 the driver right after a commit and in the middle of a wave; the next run goes on.
+
+    Args:
+        calm: workspace of an undisturbed run.
+        names: tables that go before, and last the one that the job writes.
+        waves: committed units at which the driver is killed.
+        size: units of a wave.
+    """
+    workspace = workspace_with(calm, scratch / f"driver-{job}", _needed(job, names))
+    folder, log = workspace / names[-1], scratch / f"driver-{job}.log"
     faults: list[str] = []
     done_before = 0
-    with Watcher(workspace, names[1]) as watcher:
+    with Watcher(workspace, names[-1]) as watcher:
         for number, units in enumerate(waves):
-            driver = start(
-                harness.submit("embed_images", corpus.config, workspace, f"spark.units_per_wave={size}"), log
-            )
+            driver = start(harness.submit(job, config, workspace, f"spark.units_per_wave={size}"), log)
             harness.wait_for(
                 lambda units=units, driver=driver: driver.poll() is not None
-                or harness.committed_units(workspace, names[1]) >= units,
+                or harness.committed_units(workspace, names[-1]) >= units,
                 300,
                 "no wave was committed",
             )
@@ -121,16 +133,10 @@ def driver_killed(corpus: Corpus, scratch: Path, waves: Sequence[int] = (1, 12),
             harness.kill_tree(driver.pid)
             driver.wait()
             faults += _after_kill(folder, size, done_before)
-            done_before = harness.committed_units(workspace, names[1])
-        finish(start(harness.submit("embed_images", corpus.config, workspace), log), log)
-    outcome = compare(
-        corpus.calm,
-        workspace,
-        "driver killed in embed_images",
-        len(waves),
-        names,
-        f"{done_before} units kept",
-    )
+            done_before = harness.committed_units(workspace, names[-1])
+        finish(start(harness.submit(job, config, workspace), log), log)
+    kept = f"{done_before} units kept"
+    outcome = compare(calm, workspace, f"driver killed in {job}", len(waves), names, kept)
     faults += watcher.faults
     if f"goes on; {done_before} of" not in log.read_text():
         faults.append(f"did not go on after {done_before} units")

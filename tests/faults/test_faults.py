@@ -59,7 +59,11 @@ def test_a_hung_task_is_done_elsewhere_and_doubles_no_row(corpus, cluster, tmp_p
 
 
 def test_a_killed_driver_goes_on_where_it_was(corpus, tmp_path):
-    _assert_well(kills.driver_killed(corpus, tmp_path))
+    _assert_well(kills.driver_killed(corpus.calm, corpus.config, tmp_path, "embed_images", EMBED))
+
+
+def test_a_killed_driver_goes_on_with_the_archives(vectors, tmp_path):
+    _assert_well(kills.driver_killed(vectors.calm, vectors.config, tmp_path, "build_archives", soak.NAMES))
 
 
 def test_of_two_runs_at_once_one_stops(corpus, tmp_path):
