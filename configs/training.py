@@ -46,7 +46,7 @@ class TrainConfig:
     )
     device: str = option("auto", "auto | cpu | cuda")
     precision: str = option("auto", "auto (bf16 on GPU and on CPUs that have it) | fp32 | bf16")
-    compile: bool = option(False, "torch.compile both encoders")
+    compile: bool = option(False, "torch.compile the transformer blocks (needs g++ on CPU, Triton on GPU)")
     threads: int = option(0, "torch threads a process on CPU; 0: its share of the cores")
     nonfinite: str = option("skip", "a loss or gradient that is no number: skip the step | stop")
     max_skipped: int = option(50, "stop after this many skipped steps in a row")

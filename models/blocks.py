@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from models.cpu import Linear, self_attention, trains_on_cpu
 
-__all__ = ["Block", "CrossAttention", "Mlp", "SelfAttention", "drop_path", "quick_gelu"]
+__all__ = ["Block", "CrossAttention", "Mlp", "SelfAttention", "kept", "quick_gelu"]
 
 LAYER_NORM_EPS = 1e-5
 
@@ -35,18 +35,22 @@ class _QuickGelu(torch.autograd.Function):
         return torch.ops.aten.silu_backward(gradient, x * 1.702)
 
 
-def drop_path(
-    branch: torch.Tensor, rate: float, training: bool, generator: torch.Generator | None
-) -> torch.Tensor:
-    """Stochastic depth: a residual branch (B, ...) is dropped for whole samples with chance ``rate``.
+def kept(
+    x: torch.Tensor, rate: float, training: bool, generator: torch.Generator | None
+) -> torch.Tensor | None:
+    """Stochastic depth: factors (B, 1, ...) of a residual branch, 0 for a sample whose branch is dropped.
 
-    What stays is scaled by 1 / (1 - rate), so that the expectation is kept.
+    A branch is dropped for whole samples with chance ``rate``; what stays is scaled by 1 / (1 - rate), so that
+    the expectation is kept. None: every factor is 1.
     """
     if not training or rate == 0.0:
-        return branch
-    keep = torch.empty((branch.shape[0],) + (1,) * (branch.ndim - 1), device=branch.device)
-    keep.bernoulli_(1.0 - rate, generator=generator).div_(1.0 - rate)
-    return branch * keep.to(branch.dtype)
+        return None
+    keep = torch.empty((x.shape[0],) + (1,) * (x.ndim - 1), device=x.device)
+    return keep.bernoulli_(1.0 - rate, generator=generator).div_(1.0 - rate)
+
+
+def _scaled(branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    return branch if factors is None else branch * factors.to(branch.dtype)
 
 
 class Mlp(nn.Module):
@@ -128,8 +132,24 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio), activation)
         self.drop_rate = drop_rate
+        self._compiled: Callable[..., torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """(B, N, width) -> (B, N, width); ``generator`` draws the dropped samples."""
-        x = x + drop_path(self.attention(self.norm1(x)), self.drop_rate, self.training, generator)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop_rate, self.training, generator)
+        first = kept(x, self.drop_rate, self.training, generator)
+        second = kept(x, self.drop_rate, self.training, generator)
+        layers = self._compiled if self.training and self._compiled else self._layers
+        return layers(x, first, second)
+
+    def compile_layers(self) -> None:
+        """Let torch.compile write the kernels of this block for training; blocks of one kind share them.
+
+        Drawing stays outside: a compiled graph cannot take a generator.
+        """
+        self._compiled = torch.compile(self._layers, dynamic=True)
+
+    def _layers(
+        self, x: torch.Tensor, first: torch.Tensor | None, second: torch.Tensor | None
+    ) -> torch.Tensor:
+        x = x + _scaled(self.attention(self.norm1(x)), first)
+        return x + _scaled(self.mlp(self.norm2(x)), second)

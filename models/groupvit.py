@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from models.blocks import SelfAttention
+from models.blocks import Block, SelfAttention
 from models.groupvit_config import GroupViTConfig
 from models.image_encoder import ImageEncoder
 from models.projector import Projector
@@ -115,6 +115,16 @@ class GroupViT(nn.Module):
         if captions.shape[-1] == prompts.shape[-1]:
             return self.text_encoder(torch.cat([captions, prompts]))
         return torch.cat([self.text_encoder(captions), self.text_encoder(prompts)])
+
+    def compile_layers(self) -> None:
+        """Let torch.compile write the kernels of the transformer blocks, which are most of the work.
+
+        Block by block, not whole encoders: a block is compiled once for all of its kind, in seconds instead of
+        minutes, and what draws random numbers or depends on the texts' lengths stays as it is.
+        """
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.compile_layers()
 
     def scales(self) -> Scales:
         """The two inverse temperatures, capped at 100, float32 even under autocast."""

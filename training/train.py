@@ -99,8 +99,7 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         progress = Progress.from_dict(distributed.broadcast(progress.to_dict()))
         distributed.broadcast_tensors(_state_tensors(model, optimiser))
     if options.compile:
-        model.image_encoder.compile(dynamic=False)
-        model.text_encoder.compile(dynamic=True)
+        model.compile_layers()
     return Run(
         config=config,
         folder=folder,

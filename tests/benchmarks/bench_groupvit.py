@@ -6,6 +6,11 @@ busy machine slows both. Texts come three ways:
 - ``full``: every text fills the 77 tokens. No text is cut short.
 - ``padded``: lengths as captions have them, padded to 77 columns as GroupViT trains; both get the same tensor.
 - ``trimmed``: the same texts, cut to the longest of the batch before either model sees them.
+- ``cocu``: the step that CoCu trains by: the ``padded`` captions and three prompts an image, both losses. HF's model
+  encodes the four texts of an image as it always does, padded.
+
+``--compile`` runs ours with ``train.compile``. In float32 both are bound by the machine's matrix products; the
+share of the peak says how near: HF's products, forward and backward, a second over those of one of its largest alone.
 
 ``python -m tests.benchmarks.bench_groupvit [--batch 16] [--rounds 3] [--threads 2] [--out FILE.json]``
 """
@@ -21,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import models  # noqa: F401  (before transformers, see models/torchvision_ops.py)
 from models.groupvit import GroupViT, GroupViTConfig
@@ -29,6 +35,7 @@ from models.losses import contrastive_loss, multi_label_loss
 from models.tokenize import END_TOKEN, START_TOKEN
 
 Step = Callable[[], float]
+PROMPTS = 3
 
 
 def texts(count: int, longest: int | None, seed: int = 0) -> torch.Tensor:
@@ -75,6 +82,31 @@ def hf_step(model: torch.nn.Module, images: torch.Tensor, captions: torch.Tensor
     return step
 
 
+def hf_cocu_step(
+    model: torch.nn.Module,
+    images: torch.Tensor,
+    captions: torch.Tensor,
+    dtype: str,
+    prompts: torch.Tensor,
+) -> Step:
+    """HF's encoders and projections under the losses of CoCu."""
+    rows = torch.cat([captions, prompts.flatten(0, 1)])
+
+    def step() -> float:
+        model.zero_grad(set_to_none=True)
+        with autocast(dtype, images.device.type):
+            image = model.visual_projection(model.vision_model(pixel_values=images).pooler_output)
+            found = model.text_projection(model.text_model(input_ids=rows).pooler_output)
+            caption, prompt = found.split([len(captions), len(rows) - len(captions)])
+            scale = model.logit_scale.exp()
+            loss = contrastive_loss(image, caption, scale)
+            loss = loss + multi_label_loss(image, prompt.unflatten(0, prompts.shape[:2]), scale)
+        loss.backward()
+        return float(loss.detach())
+
+    return step
+
+
 def our_step(
     model: GroupViT,
     images: torch.Tensor,
@@ -115,6 +147,19 @@ def compare(one: Step, other: Step, rounds: int, repeats: int) -> tuple[float, f
     return min(times[0]), min(times[1])
 
 
+def share_of_peak(step: Step, time_taken: float, dtype: str, rows: int, device: str) -> float:
+    """Products of a step a second over those of one of its largest alone, ``rows`` tokens to an MLP's hidden units."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    tokens, weight = (
+        torch.randn(rows, 384, device=device).to(kind),
+        torch.randn(384, 1536, device=device).to(kind),
+    )
+    least = min(seconds(lambda: float((tokens @ weight)[0, 0])) for _ in range(20))
+    return counter.get_total_flops() / time_taken / (2 * rows * 384 * 1536 / least)
+
+
 def demo_rate(rounds: int, batch: int = 64) -> float:
     """Images/s of a training step of the ``demo`` preset with a caption and three prompts an image, fp32."""
     torch.manual_seed(0)
@@ -138,36 +183,47 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtypes", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--texts", nargs="+", default=["full", "padded", "trimmed"])
+    parser.add_argument("--texts", nargs="+", default=["full", "padded", "trimmed", "cocu"])
+    parser.add_argument("--compile", action="store_true", help="torch.compile our blocks")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     reference = hf_model(options.device)
     ours = our_model(reference, options.device)
+    if options.compile:
+        ours.compile_layers()
     images = torch.randn(options.batch, 3, 224, 224, device=options.device)
     padded = texts(options.batch, None)
     longest = int(padded.argmax(dim=1).max()) + 1
-    kinds = {"full": texts(options.batch, 77), "padded": padded, "trimmed": padded[:, :longest].contiguous()}
+    kinds = {
+        "full": texts(options.batch, 77),
+        "padded": padded,
+        "trimmed": padded[:, :longest].contiguous(),
+        "cocu": padded,
+    }
+    prompts = texts(PROMPTS * options.batch, None, seed=1).unflatten(0, (-1, PROMPTS))
+    prompts = prompts.to(options.device)
     results = []
     for dtype in options.dtypes:
         for kind in options.texts:
             captions = kinds[kind].to(options.device)
-            theirs, mine = compare(
-                hf_step(reference, images, captions, dtype),
-                our_step(ours, images, captions, dtype),
-                options.rounds,
-                options.repeats,
-            )
+            both = (reference, images, captions, dtype), (ours, images, captions, dtype)
+            if kind == "cocu":
+                steps = hf_cocu_step(*both[0], prompts), our_step(*both[1], prompts)
+            else:
+                steps = hf_step(*both[0]), our_step(*both[1])
+            theirs, mine = compare(*steps, options.rounds, options.repeats)
+            peak = share_of_peak(steps[0], theirs, dtype, 260 * options.batch, options.device)
             row = {
                 "dtype": dtype, "texts": kind, "batch": options.batch, "threads": options.threads,
                 "device": options.device, "hf_images_s": options.batch / theirs, "our_images_s": options.batch / mine,
-                "ratio": theirs / mine,
+                "ratio": theirs / mine, "hf_share_of_peak": peak,
             }  # fmt: skip
             results.append(row)
             print(
                 f"{dtype} {kind:8s} hf {row['hf_images_s']:8.2f} images/s   ours {row['our_images_s']:8.2f} images/s"
-                f"   ratio {row['ratio']:.2f}",
+                f"   ratio {row['ratio']:.2f}   (hf at {peak:.0%} of the peak of products)",
                 flush=True,
             )
     report: dict[str, object] = {"steps": results}
