@@ -229,7 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--stride", type=int, help="step between windows (the model's image size)")
     speed = parser.add_argument_group("speed and memory (batches have no influence on the results)")
     speed.add_argument(
-        "--max-windows", type=int, default=32, help="windows through the model at once (%(default)s)"
+        "--max-windows",
+        type=int,
+        help="windows through the model at once (on a GPU 32, else 4 of 448 pixels)",
     )
     speed.add_argument("--batch", type=int, help="images whose windows share batches (on a GPU 8, else 1)")
     speed.add_argument("--workers", type=int, help="reader processes (on a GPU 4, else none)")

@@ -192,7 +192,7 @@ def slide(
     stride: int,
     background_threshold: float | None = None,
     top: int = 5,
-    max_windows: int = 32,
+    max_windows: int | None = None,
 ) -> torch.Tensor:
     """Scores of a whole image, its windows encoded together.
 
@@ -204,7 +204,8 @@ def slide(
         stride: step from one window to the next.
         background_threshold: None leaves the background out.
         top: classes kept of a window.
-        max_windows: at most so many windows pass the model at once; changes memory and speed only.
+        max_windows: at most so many windows pass the model at once (None: as many as suit the device);
+            changes memory and speed only.
 
     Returns:
         (C, H, W), or (C + 1, H, W) with the background first.
@@ -219,7 +220,7 @@ def slide_images(
     images: Sequence[torch.Tensor],
     texts: torch.Tensor,
     protocol: Protocol,
-    max_windows: int = 32,
+    max_windows: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
     """:func:`slide` for several images of any sizes: equal windows of all of them share batches.
@@ -295,12 +296,17 @@ def _spread(values: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
     return values.gather(2, flat).unflatten(2, segments.shape[1:])
 
 
+def _windows_at_once(size: tuple[int, int], device: torch.device) -> int:
+    """On a CPU what still stays in its caches: 4 windows of 448 pixels are 1.3 times as fast as 32 in one batch."""
+    return 32 if device.type != "cpu" else max(1, 4 * 448**2 // (size[0] * size[1]))
+
+
 def _encode_all(
     encode: Callable[[torch.Tensor], WindowResult],
     images: Sequence[torch.Tensor],
     places: Sequence[tuple[tuple[int, int], list[tuple[int, int]]]],
     dtype: torch.dtype,
-    max_windows: int,
+    max_windows: int | None,
 ) -> dict[int, list[WindowResult]]:
     """Results of each image's windows, in order; windows of one size go together whatever their image."""
     by_size: dict[tuple[int, int], list[tuple[int, torch.Tensor]]] = {}
@@ -308,9 +314,10 @@ def _encode_all(
         cut = [image[:, y : y + size[0], x : x + size[1]] for y, x in corners]
         by_size.setdefault(size, []).extend((number, window) for window in cut)
     results: dict[int, list[WindowResult]] = {number: [] for number in range(len(images))}
-    for windows in by_size.values():
-        for start in range(0, len(windows), max_windows):
-            chunk = windows[start : start + max_windows]
+    for size, windows in by_size.items():
+        step = max_windows or _windows_at_once(size, windows[0][1].device)
+        for start in range(0, len(windows), step):
+            chunk = windows[start : start + step]
             found = encode(torch.stack([window for _, window in chunk]).to(dtype))
             for place, (number, _) in enumerate(chunk):
                 results[number].append(WindowResult(*(part[place] for part in found)))

@@ -44,7 +44,7 @@ class Job:
     benchmarks: tuple[Benchmark, ...]
     """With their real folders and final protocols."""
     out: Path
-    max_windows: int = 32
+    max_windows: int | None = None
     batch: int = 1
     """Images read and encoded together."""
     workers: int = 0

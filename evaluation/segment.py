@@ -65,7 +65,7 @@ class Task:
     """Classes as numbered in masks, background first if there is one."""
     texts: torch.Tensor
     protocol: Protocol
-    max_windows: int = 32
+    max_windows: int | None = None
 
     @property
     def palette(self) -> np.ndarray:
@@ -327,8 +327,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-windows",
         type=int,
-        default=32,
-        help="windows through the model at once: memory only (%(default)s)",
+        help="windows through the model at once (on a GPU 32, else 4 of 448 pixels)",
     )
     add(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (%(default)s)"

@@ -71,7 +71,11 @@ def open_photo(path: Path, protocol: Protocol) -> Photo:
 
 
 def segment_photos(
-    model: GroupViT, photos: Sequence[Photo], texts: torch.Tensor, protocol: Protocol, max_windows: int = 32
+    model: GroupViT,
+    photos: Sequence[Photo],
+    texts: torch.Tensor,
+    protocol: Protocol,
+    max_windows: int | None = None,
 ) -> Iterator[Segmented]:
     """The photos' windows go through the model together; one result a photo, in order.
 

@@ -50,7 +50,7 @@ class GroupViTSegmentor(BaseSegmentor):
         groupvit: GroupViT,
         prompts: Sequence[str],
         protocol: Protocol,
-        max_windows: int = 32,
+        max_windows: int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(data_preprocessor=PixelPreprocessor())
