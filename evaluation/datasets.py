@@ -23,6 +23,7 @@ from PIL import Image, UnidentifiedImageError
 
 from evaluation.class_names import BACKGROUND, imagenet_s_names
 from evaluation.masks import decode_mask
+from evaluation.photos import FORMATS
 
 __all__ = ["COCOObjectDataset", "FolderDataset", "ImageNetSDataset", "LoadImage", "LoadMask"]
 
@@ -121,8 +122,9 @@ def _read_image(path: str) -> np.ndarray:
     content = Path(path).read_bytes()
     if not content:
         raise ValueError("the file is empty")
-    if not any(mark in content[-_TAIL_BYTES:] for mark in _END_MARKS):
-        with Image.open(io.BytesIO(content)) as image:
+    # OpenCV would choose among its decoders by content; Pillow says first what it is.
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if not any(mark in content[-_TAIL_BYTES:] for mark in _END_MARKS):
             image.load()
     image = mmcv.imfrombytes(content, flag="color", backend="cv2")
     if image is None:

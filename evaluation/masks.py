@@ -32,7 +32,7 @@ class MaskError(ValueError):
 
 def decode_mask(content: bytes) -> np.ndarray:
     """A PNG mask -> int64 (H, W): palette indices or grey values of 8 or 16 bits; of RGB, R + 256 G."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         mask = np.asarray(image)
     if mask.ndim == 3:
         return mask[..., 0].astype(np.int64) + 256 * mask[..., 1].astype(np.int64)

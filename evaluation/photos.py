@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from configs.errors import UserError
 
-__all__ = ["MAX_PIXELS", "PICTURE_ERRORS", "SUFFIXES", "find_pictures", "read_picture"]
+__all__ = ["FORMATS", "MAX_PIXELS", "PICTURE_ERRORS", "SUFFIXES", "find_pictures", "read_picture"]
 
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .gif .bmp .tif .tiff".split())
 """Of the formats that are read."""
@@ -35,7 +35,7 @@ PICTURE_ERRORS = (
 )
 """What Pillow raises on damaged and crafted files."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # every further parser is a further way in
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # every further parser is a further way in
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit decides
 
@@ -81,7 +81,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS, short_side: int
         UserError: it cannot be read, in words, the file named.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UserError(

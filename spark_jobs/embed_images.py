@@ -142,7 +142,7 @@ def _decoded(clip: Clip, images: pa.ChunkedArray, options: EmbedConfig) -> Itera
     def decode(item: tuple[int, pa.BinaryScalar]) -> Decoded:
         row, value = item
         try:
-            with Image.open(io.BytesIO(value.as_buffer())) as image:
+            with Image.open(io.BytesIO(value.as_buffer()), formats=("JPEG",)) as image:
                 return row, clip.prepare(image.convert("RGB")), ""
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             return row, None, f"{type(error).__name__}: {error}"[:200]

@@ -88,7 +88,7 @@ def _thumbnail(image: bytes, short_side: int = 128) -> Markup:
     """A data URI; a grey square for pairs without an image."""
     if not image:
         return _GREY
-    with Image.open(io.BytesIO(image)) as opened:
+    with Image.open(io.BytesIO(image), formats=("JPEG",)) as opened:
         picture = opened.convert("RGB")
         scale = short_side / min(picture.size)
         if scale < 1:

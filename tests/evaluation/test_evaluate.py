@@ -177,7 +177,7 @@ def test_two_processes_give_the_figures_of_one(weights, tmp_path):
     assert {path.name for path in (tmp_path / "b").iterdir()} == {"results.json", "miou.png", "pictures"}
 
 
-@pytest.mark.parametrize("kind", ["cut", "text", "empty", "no-mask", "other-size", "wrong-ids"])
+@pytest.mark.parametrize("kind", ["cut", "text", "empty", "jpeg-2000", "no-mask", "other-size", "wrong-ids"])
 def test_a_bad_file_is_counted_and_named_and_the_rest_goes_on(weights, tmp_path, capsys, kind):
     options = own_data(tmp_path)
     folder = tmp_path / "VOCdevkit/VOC2012"
@@ -186,6 +186,7 @@ def test_a_bad_file_is_counted_and_named_and_the_rest_goes_on(weights, tmp_path,
         "cut": lambda: image.write_bytes(image.read_bytes()[:-300]),
         "text": lambda: image.write_text("no image"),
         "empty": lambda: image.write_bytes(b""),
+        "jpeg-2000": lambda: Image.open(image).save(image, "JPEG2000"),  # OpenCV would decode it
         "no-mask": lambda: mask.write_bytes(mask.read_bytes()[:60]),
         "other-size": lambda: Image.new("L", (9, 9)).save(mask),
         "wrong-ids": lambda: Image.fromarray(np.full((75, 50), 7, np.uint8)).save(mask),
