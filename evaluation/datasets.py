@@ -21,16 +21,17 @@ from mmseg.datasets import BaseSegDataset, COCOStuffDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
+from configs.errors import UserError
 from evaluation.class_names import BACKGROUND, imagenet_s_names
 from evaluation.masks import decode_mask
-from evaluation.photos import FORMATS
+from evaluation.photos import FORMATS, read_picture
 
-__all__ = ["COCOObjectDataset", "FolderDataset", "ImageNetSDataset", "LoadImage", "LoadMask"]
+__all__ = ["COCOObjectDataset", "FolderDataset", "ImageNetSDataset", "LoadImage", "LoadMask", "read_image"]
 
 _THINGS = 80
 _TAIL_BYTES = 4096
-_END_MARKS = (b"\xff\xd9", b"IEND")
-_DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error)
+_END_MARK = b"\xff\xd9"  # of a JPEG
+_DECODE_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, cv2.error, UserError)
 
 
 @DATASETS.register_module()
@@ -67,7 +68,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """mmcv's interface: sample in, sample out."""
         try:
-            results["img"] = _read_image(results["img_path"])
+            results["img"] = read_image(results["img_path"])
         except _DECODE_ERRORS as error:
             results["unreadable"] = f"{results['img_path']}: {_reason(error)}"
             results["img"] = np.zeros((1, 1, 3), np.uint8)
@@ -118,13 +119,21 @@ class LoadMask(BaseTransform):
         return mask
 
 
-def _read_image(path: str) -> np.ndarray:
+def read_image(path: str) -> np.ndarray:
+    """uint8 (H, W, 3) BGR: a JPEG as mmsegmentation decodes it, another format by Pillow.
+
+    OpenCV alone would choose among its decoders by content, old ones of JPEG 2000 and TIFF among them.
+
+    Raises:
+        OSError, ValueError, SyntaxError, UserError: it cannot be read.
+    """
     content = Path(path).read_bytes()
     if not content:
         raise ValueError("the file is empty")
-    # OpenCV would choose among its decoders by content; Pillow says first what it is.
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        if not any(mark in content[-_TAIL_BYTES:] for mark in _END_MARKS):
+        if image.format != "JPEG":
+            return np.ascontiguousarray(read_picture(path)[..., ::-1])
+        if _END_MARK not in content[-_TAIL_BYTES:]:
             image.load()
     image = mmcv.imfrombytes(content, flag="color", backend="cv2")
     if image is None:

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from tqdm import tqdm
 
+from evaluation.datasets import read_image
 from evaluation.pictures import comparison
 
 __all__ = ["PictureHook", "ProgressHook"]
@@ -71,4 +72,5 @@ class PictureHook(Hook):
             truth, guess = (part.data[0].cpu().numpy() for part in (sample.gt_sem_seg, sample.pred_sem_seg))
             self.folder.mkdir(parents=True, exist_ok=True)
             target = self.folder / f"{sample.sample_idx:04d}-{Path(sample.img_path).stem}.png"
-            comparison(sample.img_path, truth, guess, self.classes, self.palette).save(target)
+            photo = read_image(sample.img_path)[..., ::-1]
+            comparison(photo, truth, guess, self.classes, self.palette).save(target)

@@ -38,10 +38,9 @@ def blend(
 
 
 def comparison(
-    path: str, truth: np.ndarray, guess: np.ndarray, classes: Sequence[str], palette: np.ndarray
+    photo: np.ndarray, truth: np.ndarray, guess: np.ndarray, classes: Sequence[str], palette: np.ndarray
 ) -> Image.Image:
-    """The photo at ``path``, ``truth`` and ``guess`` (H, W) side by side, a legend of their classes below."""
-    photo = cv2.cvtColor(cv2.imread(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    """``photo`` (H, W, 3) uint8 RGB, ``truth`` and ``guess`` (H, W) side by side, a legend of their classes below."""
     plain = [number for number, name in enumerate(classes) if name == BACKGROUND]
     panels = [_fit(photo), *(_fit(blend(photo, labels, palette, plain)) for labels in (truth, guess))]
     present = [int(n) for n in np.union1d(truth, guess) if n < len(classes) and n not in plain]

@@ -9,14 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from configs.errors import UserError
 from evaluation import evaluate
 from evaluation.benchmarks import ALL, VARIANTS
+from evaluation.datasets import read_image
 from evaluation.masks import decode_mask
 from evaluation.protocol import Protocol, best_classes, class_texts, resize_short_side, slide
 from models.pixels import normalise
@@ -381,3 +383,19 @@ def test_the_command_ends_with_one_line_and_code_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: --benchmark: 'vox' is unknown; did you mean 'voc'?")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_photos_are_decoded_by_pillow_but_for_jpeg(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    for suffix in ("png", "tif", "bmp"):
+        Image.fromarray(rgb).save(tmp_path / f"a.{suffix}")
+        np.testing.assert_array_equal(read_image(str(tmp_path / f"a.{suffix}")), rgb[..., ::-1])
+    palette = Image.fromarray(rgb).quantize(16)
+    palette.save(tmp_path / "palette.png")
+    expected = np.asarray(palette.convert("RGB"))[..., ::-1]
+    np.testing.assert_array_equal(read_image(str(tmp_path / "palette.png")), expected)
+    Image.fromarray(rgb).save(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_image(str(tmp_path / "a.jpg")), cv2.imread(str(tmp_path / "a.jpg")))
+    Image.fromarray(rgb).save(tmp_path / "a.jp2")
+    with pytest.raises(UnidentifiedImageError):
+        read_image(str(tmp_path / "a.jp2"))
