@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 __all__ = ["GREY", "KINDS", "AugmentOptions", "Augmenter", "centre_box", "crop_box", "erase", "image_seed"]
 
@@ -68,6 +68,7 @@ class Augmenter:
             library = _own_copy_of_timm_auto_augment()
             library.random = self._random
             library.np = SimpleNamespace(random=self._numpy)
+            library.NAME_TO_OP["PosterizeIncreasing"] = _posterize
             self._rand_augment = library.rand_augment_transform(
                 RAND_AUGMENT,
                 {
@@ -95,6 +96,13 @@ class Augmenter:
         if self._random.random() < ERASE_PROBABILITY:
             erase(pixels, self._random, self._numpy, self.options.mean, self.options.std)
         return pixels
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """timm's; at the highest magnitude it asks for 0 bits, black, which Pillow refuses from version 13 on."""
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def image_seed(seed: int, epoch: int, key: str) -> int:
