@@ -100,8 +100,6 @@ class Augmenter:
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
     """timm's; at the highest magnitude it asks for 0 bits, black, which Pillow refuses from version 13 on."""
-    if bits >= 8:
-        return image
     return ImageOps.posterize(image, bits) if bits > 0 else Image.new(image.mode, image.size)
 
 

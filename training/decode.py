@@ -40,21 +40,10 @@ from PIL import Image
 
 from training.augment import GREY, Augmenter, AugmentOptions
 
-__all__ = [
-    "CHUNK",
-    "CHUNK_SECONDS",
-    "MAX_PIXELS",
-    "DecodePool",
-    "Undecodable",
-    "decode_rows",
-    "open_rgb",
-    "serve",
-]
+__all__ = ["CHUNK", "MAX_PIXELS", "DecodePool", "Undecodable", "decode_rows", "open_rgb", "serve"]
 
 CHUNK = 8
 """Images that travel to a worker at once: some 20 ms of work."""
-CHUNK_SECONDS = 300
-"""A decoder that is longer over a chunk hangs: the largest images take some ten seconds."""
 MAX_PIXELS = 64_000_000
 """A larger image is refused on its header, before memory is taken for it."""
 
@@ -155,18 +144,19 @@ class _Worker:
             return "closed its connection"
         if code >= 0:
             return f"ended with exit code {code}"
+        ended_by = signal.Signals(-code)
         notes = {
             signal.SIGKILL: "; is the machine out of memory?",
             signal.SIGALRM: f": it took longer than {self.seconds} s over {CHUNK} images",
         }
-        return f"was ended by {signal.Signals(-code).name}{notes.get(signal.Signals(-code), '')}"
+        return f"was ended by {ended_by.name}{notes.get(ended_by, '')}"
 
 
 class DecodePool:
     """Decoding processes, and one thread each that hands them chunks. Close it, or use it with ``with``."""
 
-    def __init__(self, options: AugmentOptions, workers: int, seconds: int = CHUNK_SECONDS) -> None:
-        """Start ``workers`` processes; one that takes longer than ``seconds`` over a chunk is ended."""
+    def __init__(self, options: AugmentOptions, workers: int, seconds: int = 300) -> None:
+        """Start ``workers`` processes; one that takes longer than ``seconds`` over a chunk hangs and is ended."""
         self._queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._error: BaseException | None = None
