@@ -28,8 +28,8 @@ setup: ## virtual environment from the lock; seconds when nothing changed
 	@VENV=$(VENV) scripts/setup.sh
 
 .PHONY: lint
-lint: setup ## ruff check and ruff format --check
-	@ruff check . && ruff format --check .
+lint: setup ## ruff check, ruff format --check, and what each room may import
+	@ruff check . && ruff format --check . && lint-imports --no-logo --no-cache
 
 .PHONY: package
 package: setup ## dist/environment.tar.gz and dist/cocu.zip, for spark-submit --archives and --py-files

@@ -10,8 +10,8 @@ import pyarrow as pa
 from configs.schema import ArchivesConfig
 from curation.clusters import cluster_archives, own_clusters
 from curation.csr import Csr
-from curation.index_folder import OpenIndex
-from curation.index_search import search
+from curation.index.folder import OpenIndex
+from curation.index.search import search
 from curation.ranking import Ranked, rank
 
 __all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives"]

@@ -16,7 +16,7 @@ calibrated
     has, neighbour l voting with exp(vote_temperature * (s_l - max s)). z(t) is s(t, x_i) standardised by the
     concept's mean and standard deviation over the corpus: some concepts score high on every image, and a raw
     cosine cannot be compared between concepts. d(t) is how much higher z is on images whose captions name t
-    (:func:`separations`). If z is normal with deviation 1, around d there and around 0 elsewhere, the bracket
+    (:func:`curation.separation.separations`). If z is normal with deviation 1, around d there and around 0 elsewhere, the bracket
     is the logarithm of the likelihood ratio, as the share is the odds before the image is looked at: a concept
     that CLIP does not recognise changes nothing. One whose cosine does not vary has z = d = 0.
 compat
@@ -35,14 +35,12 @@ import numpy as np
 
 from configs.errors import UserError
 from curation.csr import Csr, ragged_slots
-from curation.index_folder import OpenIndex
+from curation.index.folder import OpenIndex
 from curation.products import row_products
 
-__all__ = ["RANKINGS", "Ranked", "rank", "separations"]
+__all__ = ["RANKINGS", "Ranked", "rank"]
 
 RANKINGS = ("paper", "calibrated", "compat")
-_TYPICAL_WEIGHT = 30.0  # a concept's separation is its own as far as it has more captions than this
-_OCCURRENCES = 1 << 22  # read at a time
 
 
 @dataclass(frozen=True)
@@ -175,35 +173,6 @@ def _log_likelihood_ratio(index: OpenIndex, concepts: np.ndarray, cosines: np.nd
     z = _quotient(cosines - index.cosine_mean[concepts], spread)
     separation = index.separation[concepts].astype(np.float64)
     return separation * z - separation**2 / 2
-
-
-def separations(
-    concept_ids: np.ndarray, cosines: np.ndarray, cosine_mean: np.ndarray, cosine_std: np.ndarray
-) -> np.ndarray:
-    """How far CLIP tells images whose captions name a concept from others, in standard deviations.
-
-    The mean of z over the images whose captions name the concept, drawn towards the mean over all
-    occurrences as if 30 further captions had that: rare concepts keep the typical value.
-
-    Args:
-        concept_ids: int32 (m,), of all captions of the corpus.
-        cosines: float32 (m,), of each with its own image.
-        cosine_mean, cosine_std: float32 (V,), over all images of the corpus.
-
-    Returns:
-        float32 (V,); 0 where the cosine does not vary.
-    """
-    counts, sums = np.zeros(len(cosine_mean), np.int64), np.zeros(len(cosine_mean))
-    for start in range(0, len(concept_ids), _OCCURRENCES):
-        ids = np.asarray(concept_ids[start : start + _OCCURRENCES])
-        counts += np.bincount(ids, minlength=len(counts))
-        sums += np.bincount(ids, cosines[start : start + _OCCURRENCES], minlength=len(sums))
-    spread = cosine_std.astype(np.float64)
-    z_sums = _quotient(sums - counts * cosine_mean.astype(np.float64), spread)
-    varying = spread > 0
-    typical = z_sums.sum() / max(1, counts[varying].sum())
-    found = (z_sums + _TYPICAL_WEIGHT * typical) / (counts + _TYPICAL_WEIGHT)
-    return np.where(varying, found, 0.0).astype(np.float32)
 
 
 def _sorted_by_score(found: Candidates, scores: np.ndarray, batch: int) -> Ranked:

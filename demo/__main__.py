@@ -22,7 +22,7 @@ from configs.errors import UserError, run_entry
 from configs.loading import load_config
 from configs.schema import CocuConfig
 from demo.gap import measure_gap
-from spark_jobs import tables
+from storage import tables
 
 __all__ = ["main"]
 

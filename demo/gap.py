@@ -2,7 +2,7 @@
 
 The gap (paper, section 1): a caption names few of the things that its picture shows. A label is *visible* in a
 picture when truth.jsonl lists it; the caption recalls the labels under "named", an archive those that its concepts
-name. The measure itself is evaluation.gap_comparison's; `python -m evaluation.semantic_gap` shows all of it.
+name. The measure itself is evaluation.semantic_gap.comparison's; `python -m evaluation.semantic_gap` shows all of it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
-from evaluation.gap_comparison import measure_gap as compare
-from evaluation.gap_labels import LabelMatcher, read_synonyms
-from evaluation.gap_truth import build_truth, read_pictures
+from evaluation.semantic_gap.comparison import measure_gap as compare
+from evaluation.semantic_gap.labels import LabelMatcher, read_synonyms
+from evaluation.semantic_gap.truth import build_truth, read_pictures
 
 __all__ = ["measure_gap"]
 

@@ -1,7 +1,7 @@
 """The names put into the prompts where they differ from the data sets' own, all in this one place.
 
 Every benchmark's classes are mmsegmentation's, except for those of ImageNet-S, which mmsegmentation does
-not know: they are the first WordNet lemmas in mask order, kept in ``curation/benchmark_classes.json``, the
+not know: they are the first WordNet lemmas in mask order, kept in ``curation/text/benchmark_classes.json``, the
 list that also serves to hold benchmark classes out of the vocabulary.
 """
 
@@ -39,5 +39,5 @@ def prompt_names(benchmark: str, classes: Sequence[str]) -> list[str]:
 @lru_cache(maxsize=2)
 def imagenet_s_names(count: int) -> tuple[str, ...]:
     """The 50 or 300 classes of ImageNet-S in mask order (mask value 1 first)."""
-    text = resources.files("curation").joinpath("benchmark_classes.json").read_text(encoding="utf-8")
+    text = resources.files("curation.text").joinpath("benchmark_classes.json").read_text(encoding="utf-8")
     return tuple(json.loads(text)[f"imagenet_s{count}"])

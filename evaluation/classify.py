@@ -34,10 +34,10 @@ from PIL import Image
 from torch.nn import functional
 
 from configs.errors import UserError, run_entry
-from evaluation.gap_files import read_json
 from evaluation.photos import SUFFIXES, read_picture
 from evaluation.protocol import check_class_names
 from evaluation.results import file_hash
+from evaluation.semantic_gap.files import read_json
 from models.groupvit import GroupViT
 from models.pixels import normalise
 from models.templates import PROMPT_TEMPLATES

@@ -31,7 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from configs.errors import UserError, run_entry
-from evaluation.masks import (
+from evaluation.benchmarks.masks import (
     coco_object_ids,
     coco_stuff_ids,
     context_ids,
@@ -111,7 +111,7 @@ def _imagenet_s(root: Path, options: argparse.Namespace) -> None:
 
 
 def _context(root: Path, options: argparse.Namespace) -> None:
-    from evaluation.mmseg_import import import_mmseg
+    from evaluation.benchmarks.mmseg_import import import_mmseg
 
     import_mmseg()
     from mmseg.datasets import PascalContextDataset

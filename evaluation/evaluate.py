@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError, run_entry
-from evaluation.benchmarks import FOLDER, Benchmark, check_layout, scaled, select_benchmarks
+from evaluation.benchmarks.catalogue import FOLDER, Benchmark, check_layout, scaled, select_benchmarks
 from evaluation.class_names import BACKGROUND
 from evaluation.protocol import Protocol, check_class_names
 
 if TYPE_CHECKING:
-    from evaluation.runs import Job
+    from evaluation.benchmarks.runs import Job
 
 __all__ = ["evaluate", "main", "read_classes"]
 
@@ -53,8 +53,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
     final = tuple(_final(benchmark, _image_size(options.checkpoint), options) for benchmark in placed)
     _make_folder(options.out)
     # slow to import, so after what is cheap to check
-    from evaluation.processes import join_torchrun, leave_torchrun, run_processes
-    from evaluation.runs import class_names, run_job
+    from evaluation.benchmarks.processes import join_torchrun, leave_torchrun, run_processes
+    from evaluation.benchmarks.runs import class_names, run_job
 
     for benchmark in final:
         class_names(benchmark)
@@ -147,7 +147,7 @@ def _make_folder(out: str) -> None:
 def _job(benchmarks: tuple[Benchmark, ...], options: argparse.Namespace) -> Job:
     import torch
 
-    from evaluation.runs import Job
+    from evaluation.benchmarks.runs import Job
 
     on_gpu = torch.cuda.is_available()
     return Job(

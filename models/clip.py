@@ -25,7 +25,7 @@ from configs.schema import ClipConfig
 if TYPE_CHECKING:
     from open_clip import CLIP
 
-__all__ = ["Clip", "check_clip", "clip_fingerprint", "load_clip", "pick_device"]
+__all__ = ["Clip", "check_clip", "clip_fingerprint", "clip_settings", "load_clip", "pick_device"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -105,6 +105,11 @@ def clip_fingerprint(config: ClipConfig) -> str:
     if not path.is_file():
         return f"tag:{config.pretrained}"
     return f"sha256:{_file_digest(str(path), path.stat().st_mtime_ns)}"
+
+
+def clip_settings(config: ClipConfig) -> dict[str, str]:
+    """The settings that shape the vectors, for a table's recipe."""
+    return {"name": config.name, "weights": clip_fingerprint(config), "precision": config.precision}
 
 
 @lru_cache(maxsize=8)

@@ -14,7 +14,7 @@ mkdir -p dist
 import zipfile
 from pathlib import Path
 
-folders = ["configs", "curation", "models", "spark_jobs", "training", "evaluation", "demo"]
+folders = ["configs", "storage", "corpora", "curation", "models", "spark_jobs", "training", "evaluation", "demo"]
 temporary = Path("dist/cocu.zip.new")
 with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
     for folder in folders:

@@ -1,1 +1,1 @@
-"""How the curation is distributed: session, tables, waves, one module a job."""
+"""The jobs, one a file: what ``spark-submit`` takes."""

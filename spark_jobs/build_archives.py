@@ -20,13 +20,13 @@ from configs.loading import to_plain
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.archives import build_archives
-from spark_jobs import tables
-from spark_jobs.index_cache import local_index
-from spark_jobs.index_inputs import read_part
-from spark_jobs.session import gpu_profile
-from spark_jobs.tables import Manifest, UnitRecord
-from spark_jobs.units import finish_unit, units_of
-from spark_jobs.waves import TableJob, Unit, build_table, map_units
+from spark_jobs.engine.index_cache import local_index
+from spark_jobs.engine.index_inputs import read_part
+from spark_jobs.engine.session import gpu_profile
+from spark_jobs.engine.units import finish_unit, units_of
+from spark_jobs.engine.waves import TableJob, Unit, build_table, map_units
+from storage import tables
+from storage.tables import Manifest, UnitRecord
 
 __all__ = ["check", "main", "run"]
 
@@ -120,7 +120,7 @@ def _placed_index(place: tuple[str, str, str], device: str) -> tuple[faiss_index
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("build_archives", HELP, ["archives"], check, run)
 

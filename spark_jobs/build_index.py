@@ -27,13 +27,13 @@ from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.csr import Csr, concatenate
-from spark_jobs import tables
-from spark_jobs.addresses import join, resolve
-from spark_jobs.index_inputs import read_concepts, read_part, read_vectors
-from spark_jobs.locks import hold_lock
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.units import part_address, units_of
-from spark_jobs.waves import VERSION, TableJob, Unit, attempt_number, build_table, map_units
+from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
+from spark_jobs.engine.units import part_address, units_of
+from spark_jobs.engine.waves import VERSION, TableJob, Unit, attempt_number, build_table, map_units
+from storage import tables
+from storage.addresses import join, resolve
+from storage.locks import hold_lock
+from storage.tables import Manifest, Part, UnitRecord
 
 __all__ = ["check", "check_options", "main", "run", "seconds_of"]
 
@@ -340,7 +340,7 @@ def _remove_table(workspace: str, table: str) -> None:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("build_index", HELP, ["index"], check, run)
 

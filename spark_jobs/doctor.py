@@ -23,11 +23,11 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError, run_entry
 from configs.schema import CocuConfig
-from spark_jobs import tables
-from spark_jobs.addresses import resolve
-from spark_jobs.session import task_slots
-from spark_jobs.versions import PACKAGES, differences, package_version, versions
-from spark_jobs.waves import translated
+from spark_jobs.engine.session import task_slots
+from spark_jobs.engine.versions import PACKAGES, differences, package_version, versions
+from spark_jobs.engine.waves import translated
+from storage import tables
+from storage.addresses import resolve
 
 __all__ = ["Finding", "Host", "check_host", "main", "run"]
 
@@ -326,8 +326,8 @@ def _print(hosts: list[Host]) -> bool:
 
 def main() -> None:
     """Entry of spark-submit and of python -m."""
-    from spark_jobs.entry import check_workspace, parse_arguments
-    from spark_jobs.session import open_session
+    from spark_jobs.engine.entry import check_workspace, parse_arguments
+    from spark_jobs.engine.session import open_session
 
     def work(argv: list[str]) -> int:
         config = parse_arguments(argv, "doctor", HELP, ["clip"])

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,16 +23,16 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig
-from models.clip import Clip, check_clip, clip_fingerprint, load_clip, pick_device
-from spark_jobs import tables
-from spark_jobs.reasons import Reason
-from spark_jobs.session import gpu_profile
-from spark_jobs.tables import Manifest, UnitRecord
-from spark_jobs.units import RejectedRow, finish_unit, units_of
-from spark_jobs.vectors import vectors_to_column
-from spark_jobs.waves import TableJob, Unit, build_table
+from corpora.reasons import Reason
+from models.clip import Clip, check_clip, clip_fingerprint, clip_settings, load_clip, pick_device
+from spark_jobs.engine.session import gpu_profile
+from spark_jobs.engine.units import RejectedRow, finish_unit, units_of
+from spark_jobs.engine.waves import TableJob, Unit, build_table
+from storage import tables
+from storage.tables import Manifest, UnitRecord
+from storage.vectors import vectors_to_column
 
-__all__ = ["check", "clip_settings", "embed_pixels", "main", "run"]
+__all__ = ["check", "embed_pixels", "main", "run"]
 
 HELP = """\
 Embed every image of `pairs` with a frozen open_clip model: reads pairs, writes image_embeddings.
@@ -52,15 +51,6 @@ Example:
       clip.name=ViT-B-32 clip.pretrained=/models/vit-b-32.safetensors"""
 
 
-def clip_settings(config: CocuConfig) -> dict[str, Any]:
-    """The settings of CLIP that shape its vectors."""
-    return {
-        "name": config.clip.name,
-        "weights": clip_fingerprint(config.clip),
-        "precision": config.clip.precision,
-    }
-
-
 def check(config: CocuConfig) -> None:
     """What can be wrong before Spark starts."""
     check_clip(config.clip)
@@ -70,7 +60,7 @@ def check(config: CocuConfig) -> None:
 def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build image_embeddings."""
     pairs = tables.read_manifest(config.workspace, "pairs")
-    settings = clip_settings(config)
+    settings = clip_settings(config.clip)
     clip, embed, weights = config.clip, config.embed, settings["weights"]
     units = [Unit(unit.name, unit.rows, (*unit.payload, clip, embed, weights)) for unit in units_of(pairs)]
     job = TableJob(
@@ -241,7 +231,7 @@ def _try_to_encode(clip: Clip, pixels: np.ndarray) -> np.ndarray | str:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("embed_images", HELP, ["clip", "embed"], check, run)
 

@@ -7,8 +7,8 @@ import sys
 
 from configs.errors import run_entry
 from configs.loading import load_config
-from spark_jobs.entry import check_workspace
-from spark_jobs.explain_text import explain
+from spark_jobs.engine.entry import check_workspace
+from spark_jobs.reporting.explain_text import explain
 
 __all__ = ["main"]
 

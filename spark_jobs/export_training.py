@@ -21,12 +21,12 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
-from curation import vocabulary
-from spark_jobs import tables
-from spark_jobs.addresses import list_folder, resolve
-from spark_jobs.tables import Manifest, UnitRecord
-from spark_jobs.units import finish_unit, units_of
-from spark_jobs.waves import TableJob, Unit, build_table
+from curation.text import vocabulary
+from spark_jobs.engine.units import finish_unit, units_of
+from spark_jobs.engine.waves import TableJob, Unit, build_table
+from storage import tables
+from storage.addresses import list_folder, resolve
+from storage.tables import Manifest, UnitRecord
 
 __all__ = ["check", "main", "pad_lists", "run", "training_schema"]
 
@@ -191,7 +191,7 @@ def write_shard(folder: str, name: str, table: pa.Table) -> str:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("export_training", HELP, ["export"], check, run)
 

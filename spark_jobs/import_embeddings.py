@@ -25,18 +25,18 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig, CorpusConfig, IngestConfig
-from spark_jobs import tables
-from spark_jobs.addresses import expand, file_sizes, resolve
-from spark_jobs.captions import Problem, clean_caption
-from spark_jobs.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA
-from spark_jobs.npy_files import NpyFile, open_npy
-from spark_jobs.reasons import Reason
-from spark_jobs.samples import sample_name
-from spark_jobs.shards import split_fields
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.units import RejectedRow, finish_unit, rejects_table
-from spark_jobs.vectors import vectors_to_column
-from spark_jobs.waves import TableJob, Unit, attempt_number, build_table
+from corpora.captions import Problem, clean_caption
+from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA
+from corpora.readers.npy_files import NpyFile, open_npy
+from corpora.reasons import Reason
+from corpora.samples import sample_name
+from corpora.shards import split_fields
+from spark_jobs.engine.units import RejectedRow, finish_unit, rejects_table
+from spark_jobs.engine.waves import TableJob, Unit, attempt_number, build_table
+from storage import tables
+from storage.addresses import expand, file_sizes, resolve
+from storage.tables import Manifest, Part, UnitRecord
+from storage.vectors import vectors_to_column
 
 __all__ = ["check", "main", "run"]
 
@@ -346,7 +346,7 @@ def vectors_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("import_embeddings", HELP, ["ingest"], check, run)
 

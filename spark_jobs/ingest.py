@@ -16,12 +16,12 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
-from spark_jobs import tables
-from spark_jobs.addresses import file_sizes
-from spark_jobs.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
-from spark_jobs.shards import Shard, list_shards
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.waves import TableJob, Unit, attempt_number, build_table
+from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
+from corpora.shards import Shard, list_shards
+from spark_jobs.engine.waves import TableJob, Unit, attempt_number, build_table
+from storage import tables
+from storage.addresses import file_sizes
+from storage.tables import Manifest, Part, UnitRecord
 
 __all__ = ["check", "main", "run"]
 
@@ -122,7 +122,7 @@ def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("ingest", HELP, ["ingest"], check, run)
 

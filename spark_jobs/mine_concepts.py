@@ -22,17 +22,16 @@ from pyspark.sql import functions as sql
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
-from curation import vocabulary
-from curation.extraction import Extractor
-from models.clip import check_clip
-from spark_jobs import tables
-from spark_jobs.concept_vectors import check_given, embed_texts, given_vectors
-from spark_jobs.embed_images import clip_settings
-from spark_jobs.session import gpu_profile, task_slots
-from spark_jobs.tables import Manifest, UnitRecord
-from spark_jobs.units import finish_unit, units_of
-from spark_jobs.vectors import column_to_vectors, vectors_to_column
-from spark_jobs.waves import TableJob, Unit, build_table
+from curation.text import vocabulary
+from curation.text.extraction import Extractor
+from models.clip import check_clip, clip_settings
+from spark_jobs.engine.concept_vectors import check_given, embed_texts, given_vectors
+from spark_jobs.engine.session import gpu_profile, task_slots
+from spark_jobs.engine.units import finish_unit, units_of
+from spark_jobs.engine.waves import TableJob, Unit, build_table
+from storage import tables
+from storage.tables import Manifest, UnitRecord
+from storage.vectors import column_to_vectors, vectors_to_column
 
 __all__ = ["check", "count_concepts", "image_moments", "main", "run"]
 
@@ -83,7 +82,7 @@ def _build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
         if settings[name]:
             settings[name] = _digest(settings[name])
     if not options.embeddings:
-        settings["clip"] = clip_settings(config)
+        settings["clip"] = clip_settings(config.clip)
         settings["prompt"] = config.clip.prompt
 
     def units() -> list[Unit]:
@@ -295,7 +294,7 @@ def _extractor(words: tuple[str, ...]) -> Extractor:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("mine_concepts", HELP, ["clip", "concepts"], check, run)
 

@@ -20,8 +20,8 @@ from spark_jobs import (
     ingest,
     mine_concepts,
     report,
-    tables,
 )
+from storage import tables
 
 __all__ = ["check", "main", "run", "summarise"]
 
@@ -106,7 +106,7 @@ def summarise(config: CocuConfig) -> dict[str, Any]:
 
 def main() -> None:
     """Entry of spark-submit."""
-    from spark_jobs.entry import job_entry
+    from spark_jobs.engine.entry import job_entry
 
     job_entry("pipeline", HELP, _SECTIONS, check, run)
 

@@ -9,8 +9,8 @@ from pyspark.sql import SparkSession
 
 from configs.errors import run_entry
 from configs.schema import CocuConfig
-from spark_jobs import tables
-from spark_jobs.report_page import load_report_data, render_report
+from spark_jobs.reporting.page import load_report_data, render_report
+from storage import tables
 
 __all__ = ["check", "main", "run"]
 
@@ -37,7 +37,7 @@ def run(_session: SparkSession | None, config: CocuConfig) -> str:
 
 def main() -> None:
     """Entry, with or without spark-submit: no Spark session is needed."""
-    from spark_jobs.entry import check_workspace, parse_arguments
+    from spark_jobs.engine.entry import check_workspace, parse_arguments
 
     def work(argv: list[str]) -> int:
         config = parse_arguments(argv, "report", HELP, ["report"])

@@ -21,7 +21,7 @@ import models  # noqa: F401  (declares torchvision's operators before anything i
 def spark() -> Iterator[object]:
     """A real Spark session with two task slots, shared by all tests of a run."""
     from configs.schema import CocuConfig, SparkConfig
-    from spark_jobs.session import open_session
+    from spark_jobs.engine.session import open_session
 
     session = open_session(CocuConfig(spark=SparkConfig(master="local[2]", app_name="cocu-tests")))
     yield session

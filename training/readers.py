@@ -17,7 +17,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from spark_jobs.addresses import resolve
+from storage.addresses import resolve
 from training.training_set import COLUMNS, RowGroup
 
 __all__ = ["READERS", "read_groups"]

@@ -33,7 +33,7 @@ def run_on_spark(config: CocuConfig, processes: int = 0) -> dict[str, Any]:
     import horovod.spark
     from pyspark import SparkContext
 
-    from spark_jobs.session import open_session, task_slots
+    from spark_jobs.engine.session import open_session, task_slots
 
     session = open_session(config)
     try:

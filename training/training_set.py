@@ -12,8 +12,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from spark_jobs import tables
-from spark_jobs.addresses import resolve
+from storage import tables
+from storage.addresses import resolve
 
 __all__ = ["COLUMNS", "RowGroup", "TrainingSet", "open_training_set"]
 

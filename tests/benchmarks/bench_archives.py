@@ -28,10 +28,10 @@ from configs.schema import ArchivesConfig
 from curation.archives import archives_of_neighbours
 from curation.index import OpenIndex, search
 from curation.ranking import rank
-from spark_jobs import tables
 from spark_jobs.build_archives import archive_unit
-from spark_jobs.vectors import vectors_to_column
-from spark_jobs.waves import Unit
+from spark_jobs.engine.waves import Unit
+from storage import tables
+from storage.vectors import vectors_to_column
 from tests.curation.synthetic import Corpus, build, make_corpus
 
 UNIT_ROWS = 2500

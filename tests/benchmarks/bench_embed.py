@@ -30,12 +30,13 @@ from safetensors.torch import save_file
 
 import models  # noqa: F401  (before open_clip)
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
+from corpora.ingest_shard import PAIRS_SCHEMA
 from models.clip import Clip, clip_fingerprint, load_clip
-from spark_jobs import embed_images, tables
-from spark_jobs.ingest_shard import PAIRS_SCHEMA
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.waves import Unit
-from tests.spark_jobs.ingest_inputs import encode
+from spark_jobs import embed_images
+from spark_jobs.engine.waves import Unit
+from storage import tables
+from storage.tables import Manifest, Part, UnitRecord
+from tests.corpora.ingest_inputs import encode
 
 
 def write_model(name: str, path: Path) -> ClipConfig:
@@ -114,7 +115,7 @@ def measure(name: str, count: int, rounds: int, work: Path) -> dict[str, float]:
 
 def measure_spark(name: str, count: int, cores: int, work: Path) -> dict[str, float]:
     """The job on ``local[cores]``, after Spark and its workers have started and loaded the model."""
-    from spark_jobs.session import open_session
+    from spark_jobs.engine.session import open_session
 
     config = CocuConfig(
         clip=write_model(name, work / "model.safetensors"),

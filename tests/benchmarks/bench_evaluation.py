@@ -18,14 +18,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import evaluation.mmseg_import  # noqa: F401  (before mmseg)
+import evaluation.benchmarks.mmseg_import  # noqa: F401  (before mmseg)
 
 # isort: split
 import torch
 from mmseg.models import BaseSegmentor, EncoderDecoder
 from mmseg.structures import SegDataSample
 
-from evaluation.benchmarks import load_benchmark, scaled
+from evaluation.benchmarks.catalogue import load_benchmark, scaled
 from evaluation.protocol import Protocol, apply_background, best_classes, encode_windows, slide_images
 from models.groupvit import GroupViT, GroupViTConfig
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curation.extraction import Extractor
 from curation.sampling import draw_prompts
-from curation.vocabulary import benchmark_classes, count_batch
+from curation.text.extraction import Extractor
+from curation.text.vocabulary import benchmark_classes, count_batch
 
 FILLER = (
     "a the two of on in near with and is playing standing red small green old large under over wooden".split()

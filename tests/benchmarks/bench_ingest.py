@@ -24,10 +24,10 @@ import numpy as np
 from PIL import Image
 
 from configs.schema import CorpusConfig, IngestConfig
+from corpora.shards import list_shards
+from spark_jobs.engine.waves import Unit
 from spark_jobs.ingest import ingest_unit
-from spark_jobs.shards import list_shards
-from spark_jobs.waves import Unit
-from tests.spark_jobs.ingest_inputs import encode, members, write_tar
+from tests.corpora.ingest_inputs import encode, members, write_tar
 
 
 def pictures(count: int, width: int) -> list[bytes]:

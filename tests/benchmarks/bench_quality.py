@@ -27,8 +27,8 @@ import pyarrow as pa
 from configs.schema import ArchivesConfig
 from curation.archives import build_archives
 from curation.csr import Csr
-from curation.extraction import Extractor
 from curation.index import OpenIndex
+from curation.text.extraction import Extractor
 from tests.curation.synthetic import Corpus, build
 
 BASELINE = "paper, L = 8"

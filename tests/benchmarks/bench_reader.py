@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from configs.schema import CocuConfig
-from spark_jobs import tables
+from storage import tables
 from tests.training.synthetic import rows_table, write_training_set
 from training.batches import BatchMaker, BatchOptions
 from training.loop import _to_device

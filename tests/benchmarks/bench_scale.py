@@ -30,10 +30,11 @@ import psutil
 import pyarrow as pa
 
 from configs.loading import load_config
-from spark_jobs import build_archives, build_index, tables
-from spark_jobs.session import open_session
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.vectors import vectors_to_column
+from spark_jobs import build_archives, build_index
+from spark_jobs.engine.session import open_session
+from storage import tables
+from storage.tables import Manifest, Part, UnitRecord
+from storage.vectors import vectors_to_column
 from tests.curation.synthetic import unit
 
 CONCEPTS, PER_CAPTION, PART_ROWS = 4_000, 4, 2_500

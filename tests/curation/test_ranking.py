@@ -12,7 +12,8 @@ import pytest
 from configs.errors import UserError
 from curation.csr import Csr
 from curation.index import OpenIndex, caption_cosines
-from curation.ranking import rank, separations
+from curation.ranking import rank
+from curation.separation import separations
 from tests.curation import naive
 from tests.curation.synthetic import unit
 

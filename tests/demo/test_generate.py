@@ -12,11 +12,11 @@ from PIL import Image
 
 from configs.errors import UserError
 from configs.schema import CorpusConfig, IngestConfig
+from corpora.ingest_shard import ingest_shard
+from corpora.shards import list_shards
 from demo.generate import Parameters, generate, main
 from demo.samples import EVALUATION_STREAM, ODD_KINDS, PAIR_STREAM
 from demo.scenes import LABELS, THINGS, make_scene
-from spark_jobs.ingest_shard import ingest_shard
-from spark_jobs.shards import list_shards
 
 SEED = 3
 

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import evaluation.mmseg_import  # noqa: F401  (before mmseg)
+import evaluation.benchmarks.mmseg_import  # noqa: F401  (before mmseg)
 from configs.errors import UserError
 from evaluation import convert
-from evaluation.class_names import imagenet_s_names
-from evaluation.masks import (
+from evaluation.benchmarks.masks import (
     COCO_UNUSED,
     MaskError,
     coco_object_ids,
@@ -22,7 +21,8 @@ from evaluation.masks import (
     decode_mask,
     imagenet_s_ids,
 )
-from tests.evaluation.layouts import save_mask
+from evaluation.class_names import imagenet_s_names
+from tests.evaluation.benchmarks.layouts import save_mask
 
 
 def mmseg_table() -> dict[int, int]:
@@ -87,7 +87,7 @@ def test_coco_object_on_real_masks(real_data, tmp_path):
     for path in masks:
         made = coco_folder(tmp_path) / f"{path.stem}_objectTrainIds.png"
         assert np.array_equal(decode_mask(made.read_bytes()), np.asarray(Image.open(path)))
-    from evaluation.datasets import COCOObjectDataset
+    from evaluation.benchmarks.datasets import COCOObjectDataset
 
     assert list(COCOObjectDataset.METAINFO["classes"][1:]) == names
 

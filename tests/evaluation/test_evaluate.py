@@ -17,13 +17,13 @@ from PIL import Image, UnidentifiedImageError
 
 from configs.errors import UserError
 from evaluation import evaluate
-from evaluation.benchmarks import ALL, VARIANTS
-from evaluation.datasets import read_image
-from evaluation.masks import decode_mask
+from evaluation.benchmarks.catalogue import ALL, VARIANTS
+from evaluation.benchmarks.datasets import read_image
+from evaluation.benchmarks.masks import decode_mask
 from evaluation.protocol import Protocol, best_classes, class_texts, resize_short_side, slide
 from models.pixels import normalise
 from models.weights import load_model
-from tests.evaluation.layouts import IMAGES, make_layout, save_mask, tiny_weights, write_names
+from tests.evaluation.benchmarks.layouts import IMAGES, make_layout, save_mask, tiny_weights, write_names
 
 CLASSES = "background\ndog\ncat\nsky\n"
 
@@ -303,7 +303,7 @@ def never_loaded(monkeypatch):
         raise AssertionError("a weight file was read")
 
     monkeypatch.setattr("models.weights.read_weight_file", loaded)
-    monkeypatch.setattr("evaluation.runs.load_model", loaded)
+    monkeypatch.setattr("evaluation.benchmarks.runs.load_model", loaded)
 
 
 @pytest.mark.parametrize(

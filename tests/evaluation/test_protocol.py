@@ -192,7 +192,7 @@ def test_window_scores_are_those_of_one_window(model, texts):
 
 
 def test_windows_equal_those_of_mmsegs_sliding_inference(model, texts):
-    from evaluation.mmseg_import import import_mmseg
+    from evaluation.benchmarks.mmseg_import import import_mmseg
 
     import_mmseg()
     from mmseg.models import EncoderDecoder

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from configs.schema import CocuConfig, SparkConfig
-from spark_jobs.session import open_session
-from tests.faults import broken, calm, harness, kills, mismatch, poison, soak, storage
+from spark_jobs.engine.session import open_session
+from tests import harness
+from tests.faults import broken, calm, kills, mismatch, poison, soak, storage
 from tests.faults.calm import Outcome
 
 _WIDTHS = (40, 6, 9, 9, 7)

@@ -17,9 +17,9 @@ import psutil
 from PIL import Image
 from pyspark.sql import SparkSession
 
-from spark_jobs import tables
-from spark_jobs.reasons import Reason
-from tests.faults import harness
+from corpora.reasons import Reason
+from storage import tables
+from tests import harness
 from tests.faults.calm import Outcome, run_here
 
 # What a decoding task may hold above an idle one; a bomb would take 10 GB, the EXIF data 30 MB.

@@ -14,8 +14,8 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.loading import load_config
-from spark_jobs.entry import check_workspace
-from tests.faults import harness
+from spark_jobs.engine.entry import check_workspace
+from tests import harness
 
 CURATED = ("pairs", "image_embeddings", "concepts", "pair_concepts", "archives")
 SECRETS = {

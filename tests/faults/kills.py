@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from tests.faults import harness
+from tests import harness
 from tests.faults.calm import Corpus, Outcome, compare, finish, start, workspace_with
 
 _CLUSTER_OPTIONS = (
@@ -214,7 +214,7 @@ def worker_frozen(corpus: Corpus, scratch: Path, url: str) -> Outcome:
 
 
 def _parts(workspace: Path, table: str) -> Sequence[object]:
-    from spark_jobs import tables
+    from storage import tables
 
     return tables.read_manifest(str(workspace), table).parts
 

@@ -12,9 +12,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.faults import harness
+from tests import harness
 from tests.faults.calm import Corpus, Outcome, workspace_with
-from tests.faults.harness import Worker
+from tests.harness import Worker
 
 _COVER = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
 

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from configs.loading import load_config
-from spark_jobs import tables
-from tests.faults import harness
+from storage import tables
+from tests import harness
 from tests.faults.calm import Corpus, Outcome
 
 PETASTORM_KEY = b"dataset-toolkit.unischema.v1"
@@ -106,7 +106,7 @@ def _model_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]
 
 
 def _index_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
-    from spark_jobs.index_cache import local_index
+    from spark_jobs.engine.index_cache import local_index
 
     manifest = tables.read_manifest(str(corpus.calm), "index")
     inner = manifest.extra["folder"]

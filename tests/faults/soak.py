@@ -25,10 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from spark_jobs import tables
-from spark_jobs.session import open_session
+from spark_jobs.engine.session import open_session
+from storage import tables
+from tests import harness
 from tests.curation.synthetic import unit
-from tests.faults import harness, kills
+from tests.faults import kills
 from tests.faults.calm import finish, run_here, start, workspace_with
 
 NAMES = ("image_embeddings", "concepts", "pair_concepts", "archives")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from tests.faults import harness
+from tests import harness
 from tests.faults.calm import Corpus, Outcome, compare, run_here
 
 _NAMES = ("pairs", "image_embeddings")

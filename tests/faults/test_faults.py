@@ -8,8 +8,9 @@ import subprocess
 import pytest
 
 from configs.loading import load_config
-from spark_jobs import tables
-from tests.faults import broken, calm, harness, kills, mismatch, poison, soak, storage
+from storage import tables
+from tests import harness
+from tests.faults import broken, calm, kills, mismatch, poison, soak, storage
 
 pytestmark = pytest.mark.slow
 EMBED = ("pairs", "image_embeddings")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spark_jobs import tables
-from tests.faults import calm, harness
+from storage import tables
+from tests import harness
+from tests.faults import calm
 
 CONFIGS = harness.ROOT / "cluster_configs"
 DEFAULTS = sorted(CONFIGS.glob("*/*/spark-defaults.conf"))
@@ -259,7 +260,7 @@ def test_horovods_discovery_lists_the_hosts_that_answer(tmp_path):
 
 def test_a_manifest_of_the_workspace_can_be_read_without_spark(tmp_path):
     """Training reads tables on hosts that have no Spark."""
-    code = "import sys, spark_jobs.tables; assert not any(m.startswith('pyspark') for m in sys.modules)"
+    code = "import sys, storage.tables; assert not any(m.startswith('pyspark') for m in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=harness.ROOT)
     assert tables.find_manifest(str(tmp_path), "pairs") is None
 
@@ -287,8 +288,8 @@ _ASK_FOR_GPUS = """\
 import json, sys, time
 from pyspark import TaskContext
 from configs.schema import CocuConfig
-from spark_jobs.session import gpu_profile, open_session
-from spark_jobs.waves import Unit, map_units
+from spark_jobs.engine.session import gpu_profile, open_session
+from spark_jobs.engine.waves import Unit, map_units
 
 def work(unit):
     time.sleep(0.5)

@@ -6,7 +6,7 @@ import pytest
 
 from configs.loading import load_config
 from spark_jobs import doctor
-from tests.faults import harness
+from tests import harness
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_gpus_that_are_promised_and_not_there_are_told():
 
 
 def test_other_versions_are_told_by_name():
-    from spark_jobs.versions import versions
+    from spark_jobs.engine.versions import versions
 
     other = {**versions(), "numpy": "1.0.0"}
     finding = doctor._attempt("versions", lambda: doctor._versions(other))
@@ -104,7 +104,7 @@ def test_the_exit_code_tells_whether_all_is_well(setup, tmp_path):
 
 
 def test_a_model_file_is_compared_by_size(setup, tmp_path):
-    from spark_jobs.versions import _model_fault, model_files
+    from spark_jobs.engine.versions import _model_fault, model_files
 
     files = model_files(load_config(str(setup)).clip)
     assert [option for option, _, _ in files] == ["clip.name", "clip.pretrained"]

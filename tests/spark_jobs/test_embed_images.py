@@ -15,15 +15,16 @@ from PIL import Image
 
 from configs.errors import UserError
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
+from corpora.ingest_shard import PAIRS_SCHEMA
 from models.clip import clip_fingerprint, load_clip
-from spark_jobs import embed_images, tables
+from spark_jobs import embed_images
 from spark_jobs.embed_images import embed_pixels, embed_unit
-from spark_jobs.ingest_shard import PAIRS_SCHEMA
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.vectors import column_to_vectors
-from spark_jobs.waves import Unit
-from tests.faults import harness
-from tests.spark_jobs.ingest_inputs import jpeg
+from spark_jobs.engine.waves import Unit
+from storage import tables
+from storage.tables import Manifest, Part, UnitRecord
+from storage.vectors import column_to_vectors
+from tests import harness
+from tests.corpora.ingest_inputs import jpeg
 
 COUNT = 37
 

@@ -14,12 +14,13 @@ from PIL import Image
 
 from configs.errors import UserError
 from configs.schema import CocuConfig, ExportConfig, SparkConfig
-from spark_jobs import export_training, tables
+from corpora.ingest_shard import PAIRS_SCHEMA
+from spark_jobs import export_training
+from spark_jobs.engine.units import units_of
 from spark_jobs.export_training import export_unit, pad_lists
-from spark_jobs.ingest_shard import PAIRS_SCHEMA
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.units import units_of
-from tests.spark_jobs.ingest_inputs import jpeg
+from storage import tables
+from storage.tables import Manifest, Part, UnitRecord
+from tests.corpora.ingest_inputs import jpeg
 
 ARCHIVES = pa.schema(
     [

@@ -12,10 +12,10 @@ import pytest
 from configs.errors import UserError
 from configs.schema import CocuConfig, CorpusConfig, IngestConfig, SparkConfig
 from spark_jobs import import_embeddings as job
-from spark_jobs import tables
+from spark_jobs.engine.waves import Unit
 from spark_jobs.import_embeddings import Source, check, pairs_unit, vectors_unit
-from spark_jobs.vectors import column_to_vectors
-from spark_jobs.waves import Unit
+from storage import tables
+from storage.vectors import column_to_vectors
 
 ROWS, DIMENSION = 23, 12
 CAPTIONS = [f'a caption, number {n}, with "quotes" and\na second line' for n in range(ROWS)]

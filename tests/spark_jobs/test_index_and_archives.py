@@ -15,8 +15,10 @@ from configs.errors import UserError
 from configs.loading import load_config
 from configs.schema import CocuConfig
 from curation.index import open_index
-from spark_jobs import build_archives, build_index, index_cache, tables
-from spark_jobs.index_cache import local_index
+from spark_jobs import build_archives, build_index
+from spark_jobs.engine import index_cache
+from spark_jobs.engine.index_cache import local_index
+from storage import tables
 from tests.curation import naive
 from tests.curation.synthetic import Corpus, make_corpus
 from tests.spark_jobs.workspaces import write_workspace

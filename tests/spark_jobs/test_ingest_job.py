@@ -7,9 +7,9 @@ import pytest
 from configs.errors import UserError
 from configs.schema import CocuConfig, CorpusConfig, IngestConfig, SparkConfig
 from spark_jobs import ingest as job
-from spark_jobs import tables
-from tests.faults import harness
-from tests.spark_jobs.ingest_inputs import ingest, jpeg, members, write_tar
+from storage import tables
+from tests import harness
+from tests.corpora.ingest_inputs import ingest, jpeg, members, write_tar
 
 pytestmark = pytest.mark.slow
 

@@ -11,8 +11,8 @@ import pytest
 from configs.errors import UserError
 from configs.loading import load_config
 from spark_jobs import embed_images, export_training, import_embeddings, ingest
-from tests.faults import harness
-from tests.spark_jobs.ingest_inputs import write_tar
+from tests import harness
+from tests.corpora.ingest_inputs import write_tar
 
 JOBS = {
     "ingest": (

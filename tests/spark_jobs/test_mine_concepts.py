@@ -14,9 +14,10 @@ import pytest
 from configs.errors import UserError
 from configs.loading import load_config
 from configs.schema import CocuConfig
-from spark_jobs import mine_concepts, tables
-from spark_jobs.vectors import column_to_vectors, vectors_to_column
-from tests.faults.harness import write_tiny_clip
+from spark_jobs import mine_concepts
+from storage import tables
+from storage.vectors import column_to_vectors, vectors_to_column
+from tests.harness import write_tiny_clip
 from tests.spark_jobs.workspaces import write_table
 
 WORDS = "dog cat tree car boat house river horse flower kite".split()

@@ -15,10 +15,10 @@ from PIL import Image
 
 from configs.loading import load_config
 from models.clip import load_clip
-from spark_jobs import tables
-from spark_jobs.vectors import column_to_vectors
+from storage import tables
+from storage.vectors import column_to_vectors
+from tests import harness
 from tests.curation import naive
-from tests.faults import harness
 from tests.training import launch
 
 pytestmark = pytest.mark.slow

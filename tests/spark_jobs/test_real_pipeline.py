@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spark_jobs import tables
-from spark_jobs.vectors import column_to_vectors
+from storage import tables
+from storage.vectors import column_to_vectors
+from tests import harness
+from tests.corpora.ingest_inputs import members, write_tar
 from tests.curation import naive
-from tests.faults import harness
-from tests.spark_jobs.ingest_inputs import members, write_tar
 
 pytestmark = pytest.mark.slow
 PHOTOS = 48

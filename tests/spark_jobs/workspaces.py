@@ -11,9 +11,9 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.csr import Csr
-from spark_jobs import tables
-from spark_jobs.tables import Manifest, Part, UnitRecord
-from spark_jobs.vectors import vectors_to_column
+from storage import tables
+from storage.tables import Manifest, Part, UnitRecord
+from storage.vectors import vectors_to_column
 from tests.curation.synthetic import Corpus
 
 WORDS = "dog cat tree car boat house river bird horse flower".split()

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from spark_jobs import tables
 from spark_jobs.export_training import training_schema
+from storage import tables
 
 WORDS = "dog cat tree car boat house river bird horse flower bridge mountain".split()
 COLOURS = np.array([[int(c) for c in np.base_repr(i + 5, 3).zfill(3)[-3:]] for i in range(len(WORDS))]) * 100

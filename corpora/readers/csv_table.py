@@ -1,0 +1,129 @@
+"""Reads CSV/TSV tables of (image path, caption) beside a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from configs.schema import IngestConfig
+from corpora.captions import Problem
+from corpora.readers.image_folder import image_below
+from corpora.reasons import Reason
+from corpora.samples import Sample
+from corpora.shards import Shard, TableLayout, split_fields
+from storage.addresses import resolve
+
+__all__ = ["find_lines", "read_table"]
+
+_BLOCK = 1 << 20
+_LONGEST_LINE = 8 << 20
+
+
+def read_table(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
+    """One sample a line (a quoted field may not hold a line break), named by the line's position in bytes.
+
+    Names are positions since images may occur in several rows, one a caption, and since a byte range
+    knows no row numbers. Empty lines are no samples.
+    """
+    layout = shard.layout
+    assert layout is not None
+    for position, line in _read_lines(shard.address, shard.start, shard.end):
+        if (position == 0 and layout.header) or (line is not None and not line.strip()):
+            continue
+        yield _row(f"{position:012d}", line, layout, shard.options.image_root, limits)
+
+
+def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: IngestConfig) -> Sample:
+    if line is None:
+        return Sample(
+            name, problem=Problem(Reason.MALFORMED_ROW, f"a line of more than {_LONGEST_LINE} bytes")
+        )
+    try:
+        fields = split_fields(line.decode("utf-8").rstrip("\r"), layout.delimiter)
+    except UnicodeDecodeError as error:
+        return Sample(name, problem=Problem(Reason.CAPTION_NOT_UTF8, f"byte {error.start} of the line"))
+    (path_column,), (caption_column,) = layout.keys, layout.captions
+    if fields is None:
+        return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "a quote is open at the end of the line"))
+    if len(fields) <= max(path_column, caption_column):
+        return Sample(name, problem=Problem(Reason.MALFORMED_ROW, f"{len(fields)} columns"))
+    path = fields[path_column].lstrip("\ufeff").strip()
+    if not path:
+        return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "no image path"))
+    image = image_below(root, path, limits)
+    if isinstance(image, Problem):
+        return Sample(name, problem=image)
+    return Sample(name, image, fields[caption_column])
+
+
+def _read_lines(address: str, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+    """(byte position, line) of the lines that begin in a range of bytes; ``end`` 0 is the end of the file.
+
+    A line of more than 8 MiB is None, its content skipped. Compressed files are read as a whole.
+    """
+    filesystem, path = resolve(address)
+    if not start:
+        with filesystem.open_input_stream(path, buffer_size=_BLOCK) as stream:
+            yield from _until(end, _split_lines(stream, 0))
+        return
+    with filesystem.open_input_file(path) as source:
+        # From the byte before: if a line begins at `start`, what is skipped is just a line break.
+        source.seek(start - 1)
+        lines = _split_lines(source, start - 1)
+        next(lines, None)
+        yield from _until(end, lines)
+
+
+def _until(end: int, lines: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[int, bytes | None]]:
+    for position, line in lines:
+        if end and position >= end:
+            return
+        yield position, line
+
+
+def _split_lines(stream: pa.NativeFile, position: int) -> Iterator[tuple[int, bytes | None]]:
+    rest, skipped = b"", 0  # the line at hand: its bytes so far, or how many were thrown away
+    while block := stream.read(_BLOCK):
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        for line in lines:
+            yield position, None if skipped else line
+            position += skipped + len(line) + 1
+            skipped = 0
+        if len(rest) > _LONGEST_LINE or skipped:
+            skipped += len(rest)
+            rest = b""
+    if rest or skipped:
+        yield position, None if skipped else rest
+
+
+def find_lines(address: str, word: bytes) -> Iterator[tuple[int, bytes]]:
+    """(byte position, line) of the lines that contain ``word``, several times as fast as looking at each.
+
+    Lines of more than 8 MiB are passed over.
+    """
+    filesystem, path = resolve(address)
+    with filesystem.open_input_stream(path, buffer_size=_BLOCK) as stream:
+        position, rest, too_long = 0, b"", False
+        while block := stream.read(_BLOCK):
+            text = rest + block
+            end = text.rfind(b"\n") + 1
+            # What is left of a line that was too long ends with the first line break.
+            begin = text.find(b"\n") + 1 if too_long else 0
+            yield from _lines_with(word, text[begin:end], position + begin)
+            too_long = (too_long and not end) or len(text) - end > _LONGEST_LINE
+            kept = len(text) if too_long else end
+            position, rest = position + kept, text[kept:]
+        if not too_long:
+            yield from _lines_with(word, rest, position)
+
+
+def _lines_with(word: bytes, text: bytes, position: int) -> Iterator[tuple[int, bytes]]:
+    place = 0
+    while (hit := text.find(word, place)) >= 0 and hit < len(text):
+        start = text.rfind(b"\n", 0, hit) + 1
+        end = text.find(b"\n", hit)
+        end = len(text) if end < 0 else end
+        yield position + start, text[start:end]
+        place = end + 1

@@ -1,0 +1,95 @@
+"""Reads img2dataset's parquet output: image bytes beside the metadata, a row group at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.schema import CorpusConfig, IngestConfig
+from corpora.captions import Problem
+from corpora.reasons import Reason
+from corpora.samples import IMAGES, Sample, sample_name, too_big
+from corpora.shards import Shard
+from storage.addresses import is_readable, resolve
+
+__all__ = ["read_parquet"]
+
+_ROWS_A_BATCH = 64
+# What img2dataset says of a download that failed.
+_FAILURE_COLUMNS = ("status", "error_message")
+
+
+def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
+    """One sample a row, named by column `key` if there is one, else by the row's number.
+
+    The image is bytes, or a struct with the field `bytes` (Hugging Face data sets). The rows of a row
+    group that cannot be decoded are rejected one by one, so that none is lost from the count.
+    """
+    filesystem, path = resolve(shard.address)
+    with filesystem.open_input_file(path) as source:
+        file = pq.ParquetFile(source)
+        columns = _columns(file.schema_arrow.names, shard.options)
+        if isinstance(columns, Problem):
+            yield Sample("", problem=columns)
+            return
+        first = 0
+        for group in range(file.num_row_groups):
+            yield from _row_group(file, shard.address, group, first, columns, limits)
+            first += file.metadata.row_group(group).num_rows
+
+
+def _columns(names: list[str], options: CorpusConfig) -> dict[str, str] | Problem:
+    """Column by meaning."""
+    image = next((name for name in (options.image_column, *IMAGES) if name in names), None)
+    if image is None or options.caption_column not in names:
+        text = (
+            f"needs an image column ('{options.image_column}', jpg, png or webp) and '{options.caption_column}', "
+            f"has {', '.join(names)[:200]}; set image_column and caption_column"
+        )
+        return Problem(Reason.UNREADABLE_SHARD, text)
+    others = {name: name for name in ("key", *_FAILURE_COLUMNS) if name in names}
+    return {**others, "image": image, "caption": options.caption_column}
+
+
+def _row_group(
+    file: pq.ParquetFile, address: str, group: int, first: int, columns: dict[str, str], limits: IngestConfig
+) -> Iterator[Sample]:
+    rows = file.metadata.row_group(group).num_rows
+    done = 0
+    try:
+        wanted = list(columns.values())
+        for batch in file.iter_batches(_ROWS_A_BATCH, row_groups=[group], columns=wanted, use_threads=False):
+            for number in range(batch.num_rows):
+                done += 1
+                row = {meaning: batch.column(name)[number] for meaning, name in columns.items()}
+                yield _sample(row, first + done - 1, limits)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and not is_readable(address):
+            raise  # the store failed, not the data
+        problem = Problem(Reason.UNREADABLE_SHARD, f"row group {group}: {' '.join(str(error).split())}"[:300])
+        for number in range(first + done, first + rows):
+            yield Sample(f"{number:09d}", problem=problem)
+
+
+def _sample(row: dict[str, pa.Scalar], number: int, limits: IngestConfig) -> Sample:
+    key = row["key"].as_py() if "key" in row else None
+    name = sample_name(str(key)) if key not in (None, "") else f"{number:09d}"
+    image, caption = _image_bytes(row["image"]), row["caption"].as_py()
+    if image is not None and len(image) > limits.max_image_bytes:
+        return Sample(name, problem=too_big(len(image)))
+    if image is None:
+        told = [str(row[column].as_py()) for column in _FAILURE_COLUMNS if column in row]
+        return Sample(name, problem=Problem(Reason.MISSING_IMAGE, ", ".join(told)[:200]))
+    if caption is not None and not isinstance(caption, (str, bytes)):
+        return Sample(name, problem=Problem(Reason.MISSING_CAPTION, f"a value of type {row['caption'].type}"))
+    return Sample(name, image, caption)
+
+
+def _image_bytes(value: pa.Scalar) -> bytes | None:
+    found: Any = value.as_py()
+    if isinstance(found, dict):
+        found = found.get("bytes")
+    return found if isinstance(found, bytes) else None

@@ -1,0 +1,237 @@
+"""From a corpus' address to its shards: the files (or parts of files, or folders) that one task reads each."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow.fs as pafs
+
+from configs.errors import UserError
+from configs.schema import CorpusConfig
+from corpora.samples import CAPTIONS, IMAGES
+from storage.addresses import expand, join, list_folder, resolve
+
+__all__ = ["Shard", "TableLayout", "list_shards", "split_fields"]
+
+RANGE_BYTES = 16 << 20
+"""Bytes of a CSV/TSV file that make one shard (about 100,000 lines of CC3M's)."""
+FILES_A_SHARD = 10_000
+"""Samples a shard, where a folder holds the files of many."""
+
+_SUFFIXES = {
+    "webdataset": (".tar", ".tar.gz", ".tgz"),
+    "parquet": (".parquet",),
+    "table": (".csv", ".tsv"),
+    "yfcc14m": (".tsv",),
+}
+_ENDING = re.compile(r"\.(tar|tgz|parquet|csv|tsv|tab|txt|zip)(\.(gz|bz2|zst))?$", re.IGNORECASE)
+_FIRST_LINE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """Where a CSV/TSV file has what. ``keys`` and ``captions`` are column numbers."""
+
+    delimiter: str
+    header: bool
+    keys: tuple[int, ...]
+    captions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one task reads. ``start`` and ``end`` are bytes of a table or files of a folder; 0, 0 is all of it."""
+
+    corpus: str
+    name: str
+    address: str
+    format: str
+    options: CorpusConfig = field(repr=False, default_factory=CorpusConfig)
+    start: int = 0
+    end: int = 0
+    layout: TableLayout | None = None
+    tables: tuple[tuple[str, TableLayout], ...] = ()
+    recursive: bool = True
+
+
+def list_shards(corpus: CorpusConfig) -> list[Shard]:
+    """The shards of a corpus, in order, with names that are unique in it.
+
+    Raises:
+        UserError: nothing matches ``path``, ``image_root`` is missing, or a table lacks the columns.
+    """
+    if corpus.format in ("table", "yfcc14m") and not corpus.image_root:
+        what = (
+            "folder with the zips" if corpus.format == "yfcc14m" else "folder that the image paths start from"
+        )
+        raise UserError(f"corpus '{corpus.name}': image_root is missing, the {what} of {corpus.path}")
+    if corpus.format == "table":
+        expand(corpus.image_root)
+    found = expand(corpus.path)
+    listing = {"files": _folder_shards, "table": _table_shards, "yfcc14m": _zip_shards}.get(
+        corpus.format, _file_shards
+    )
+    shards = listing(corpus, found)
+    files = [shard.name.replace("/", "--") for shard in shards]  # the name of a part file
+    if len(set(files)) != len(files):
+        twice = next(name for name in files if files.count(name) > 1)
+        raise UserError(
+            f"corpus '{corpus.name}': two shards would both be called '{twice}'; rename one of the files"
+        )
+    return shards
+
+
+def _file_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+    files = _files(corpus, addresses)
+    return [
+        Shard(corpus.name, name, file, corpus.format, corpus)
+        for name, file in zip(_names(files), files, strict=True)
+    ]
+
+
+def _files(corpus: CorpusConfig, addresses: Iterable[str]) -> list[str]:
+    """A folder stands for the files in it that have the format's suffix."""
+    wanted = _SUFFIXES[corpus.format]
+    found: list[str] = []
+    for address in addresses:
+        filesystem, path = resolve(address)
+        if filesystem.get_file_info(path).type != pafs.FileType.Directory:
+            found.append(address)
+            continue
+        infos = list_folder(filesystem, path)
+        names = [
+            info.base_name
+            for info in infos
+            if info.type == pafs.FileType.File
+            and info.base_name.endswith(wanted)
+            and not info.base_name.startswith((".", "_"))
+        ]
+        if not names:
+            raise UserError(f"corpus '{corpus.name}': no {' or '.join(wanted)} files in {address}")
+        found.extend(join(address, name) for name in names)
+    return found
+
+
+def _names(addresses: Sequence[str]) -> list[str]:
+    """Addresses without the folders they share and without suffix; characters that are awkward in keys replaced."""
+    split = [address.split("/") for address in addresses]
+    shared = len(os.path.commonprefix([parts[:-1] for parts in split]))
+    whole = ["/".join(_safe(part) for part in parts[shared:]) for parts in split]
+    short = [_ENDING.sub("", name) or name for name in whole]
+    return short if len(set(short)) == len(short) else whole
+
+
+def _safe(part: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", part).replace("..", "__") or "_"
+
+
+def _folder_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+    """One shard a folder (img2dataset's 00000, 00001, ...); files right in the root are cut into equal runs."""
+    folders: list[tuple[str, int, int, bool]] = []
+    for address in addresses:
+        filesystem, path = resolve(address)
+        if filesystem.get_file_info(path).type != pafs.FileType.Directory:
+            raise UserError(f"corpus '{corpus.name}': {address} is a file; format 'files' takes folders")
+        infos = list_folder(filesystem, path)
+        below = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
+        folders.extend((join(address, name), 0, 0, True) for name in below if not name.startswith((".", "_")))
+        own = {info.base_name.partition(".")[0] for info in infos if _is_sample_file(info)}
+        runs = range(0, len(own), FILES_A_SHARD)
+        folders.extend((address, start, min(start + FILES_A_SHARD, len(own)), False) for start in runs)
+    if not folders:
+        raise UserError(f"corpus '{corpus.name}': no folders and no images in {corpus.path}")
+    labels = [address if deep else join(address, f"files-{start:08d}") for address, start, _, deep in folders]
+    return [
+        Shard(corpus.name, name, address, corpus.format, corpus, start, end, recursive=deep)
+        for name, (address, start, end, deep) in zip(_names(labels), folders, strict=True)
+    ]
+
+
+def _is_sample_file(info: pafs.FileInfo) -> bool:
+    suffix = info.base_name.partition(".")[2].lower()
+    return info.type == pafs.FileType.File and suffix in (*IMAGES, *CAPTIONS)
+
+
+def _table_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+    """Ranges of bytes of each file, so that one large TSV is read by many tasks."""
+    shards = []
+    files = _files(corpus, addresses)
+    for name, address in zip(_names(files), files, strict=True):
+        layout = _layout(corpus, address, ((corpus.image_column,),), ((corpus.caption_column,),))
+        filesystem, path = resolve(address)
+        size = filesystem.get_file_info(path).size or 0
+        whole = address.endswith((".gz", ".bz2", ".zst"))  # has to be read from its beginning
+        starts = [0] if whole else list(range(0, max(size, 1), RANGE_BYTES))
+        for number, start in enumerate(starts):
+            end = 0 if len(starts) == 1 else min(start + RANGE_BYTES, size)
+            label = name if len(starts) == 1 else f"{name}-{number:05d}"
+            shards.append(Shard(corpus.name, label, address, corpus.format, corpus, start, end, layout))
+    return shards
+
+
+def _zip_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+    """One shard a zip; every one knows the tables with the captions (see zip_reader)."""
+    keys = ((corpus.image_column,), ("file",), ("photo_hash",), ("hash",))
+    captions = ((corpus.caption_column,), ("title", "description"), ("description",), ("title",))
+    tables = tuple(
+        (address, _layout(corpus, address, keys, captions)) for address in _files(corpus, addresses)
+    )
+    filesystem, path = resolve(corpus.image_root)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        zips = expand(join(corpus.image_root, "**", "*.zip"))
+    else:
+        zips = expand(corpus.image_root)
+    return [
+        Shard(corpus.name, name, address, corpus.format, corpus, tables=tables)
+        for name, address in zip(_names(zips), zips, strict=True)
+    ]
+
+
+def _layout(
+    corpus: CorpusConfig,
+    address: str,
+    keys: Sequence[tuple[str, ...]],
+    captions: Sequence[tuple[str, ...]],
+) -> TableLayout:
+    """The layout of a table from its first line: by the first of the column names that are there.
+
+    Without a header the first two columns are path and caption, if the first looks like an image's path.
+    """
+    filesystem, path = resolve(address)
+    with filesystem.open_input_stream(path) as stream:
+        first = stream.read(_FIRST_LINE_BYTES).partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
+    ending = re.sub(r"\.(gz|bz2|zst)$", "", address)
+    delimiter = "," if ending.endswith(".csv") or "\t" not in first else "\t"
+    fields = split_fields(first, delimiter) or []
+    key = next((names for names in keys if all(name in fields for name in names)), None)
+    caption = next((names for names in captions if all(name in fields for name in names)), None)
+    if key and caption:
+        return TableLayout(delimiter, True, tuple(map(fields.index, key)), tuple(map(fields.index, caption)))
+    if key is None and caption is None and len(fields) > 1 and fields[0].lower().endswith(IMAGES):
+        return TableLayout(delimiter, False, (0,), (1,))
+    wanted = f"'{' or '.join('+'.join(names) for names in keys)}' and '{' or '.join('+'.join(names) for names in captions)}'"
+    raise UserError(
+        f"corpus '{corpus.name}': {address} needs columns {wanted}, its first line has {', '.join(fields)[:200] or 'nothing'}; "
+        "set image_column and caption_column"
+    )
+
+
+def split_fields(line: str, delimiter: str) -> list[str] | None:
+    """The fields of one line, or None if a quote is open at its end.
+
+    CSV by the book. In TSV quotes are ordinary characters, unless they enclose a field and are doubled
+    inside, as pandas writes a field that holds a tab or a quote.
+    """
+    if delimiter == "\t" and '"' not in line:
+        return line.split("\t")
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return line.split("\t") if delimiter == "\t" else None
+
+
+csv.field_size_limit(1 << 30)  # the length of a line is limited by its reader

@@ -1,0 +1,258 @@
+"""The index folder: which files it has, how they are checked, and opening them without reading them.
+
+    index.json           what follows, in numbers; written last, so that a folder without it is not an index
+    index.faiss          the FAISS index             } in split-000, split-001, ... when the index is split
+    vectors.npy          float16 (n, d)              }
+    keys.arrow           large_string key of every row
+    key_hashes.npy       uint64 (n,), ``keys.hash_keys`` of them
+    offsets.npy          int64 (n + 1,)   }
+    concept_ids.npy      int32 (m,)       } concepts of every row's own caption, and their cosines s(t, x_j)
+    cosines.npy          float32 (m,)     }
+    concepts.arrow       concept_id int32, concept string, embedding fixed_size_list<float32>[d],
+                         cosine_mean float32, cosine_std float32
+    separation.npy       float32 (V,), ``curation.separation``
+
+Rows count through all splits. Everything is memory-mapped: any number of processes of a host share one
+copy. Nothing in it can run code when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from configs.errors import UserError
+from curation.csr import Csr
+from curation.index.faiss_files import open_faiss
+
+__all__ = ["FORMAT", "OpenIndex", "Split", "check_file", "file_checksum", "open_index", "split_folder"]
+
+FORMAT = "cocu-index-2"
+CONCEPT_COLUMNS = ("concept_id", "concept", "embedding", "cosine_mean", "cosine_std")
+
+
+@dataclass
+class Split:
+    """One sub-index: rows ``start`` to ``start + len(vectors)`` of the whole."""
+
+    start: int
+    faiss: faiss.Index
+    vectors: np.ndarray
+    gpu: faiss.Index | None = None
+
+
+@dataclass
+class OpenIndex:
+    """A memory-mapped index.
+
+    Attributes:
+        folder: where it is.
+        kind: flat, ivf or ivfpq.
+        d: dimension; rows: vectors.
+        splits: the sub-indexes that were opened, in order.
+        keys: large_string (rows,); key_hashes: uint64 (rows,).
+        captions: concept ids of the captions of all rows.
+        cosines: float32, parallel to ``captions.values``.
+        concepts: strings (V,).
+        concept_embeddings: float32 (V, d), L2-normalised.
+        cosine_mean, cosine_std: float32 (V,): of the concept's cosine with the images of the corpus.
+        separation: float32 (V,): how much higher the cosine is where the caption names the concept.
+        metadata: index.json.
+    """
+
+    folder: Path
+    kind: str
+    d: int
+    rows: int
+    splits: list[Split]
+    keys: pa.Array
+    key_hashes: np.ndarray
+    captions: Csr
+    cosines: np.ndarray
+    concepts: pa.Array
+    concept_embeddings: np.ndarray
+    cosine_mean: np.ndarray
+    cosine_std: np.ndarray
+    separation: np.ndarray
+    metadata: dict[str, Any]
+    nprobe: int = 0
+    refine: int = 1
+
+    @property
+    def device(self) -> str:
+        """Where ``search`` runs: gpu or cpu."""
+        return "gpu" if self.splits and all(split.gpu is not None for split in self.splits) else "cpu"
+
+
+def split_folder(folder: Path, number: int, splits: int) -> Path:
+    """Where a sub-index lies: the folder itself if there is only one."""
+    return folder if splits == 1 else folder / f"split-{number:03d}"
+
+
+def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | None = None) -> OpenIndex:
+    """Open a local index folder.
+
+    Args:
+        folder: the folder.
+        check: ``sizes`` compares the size of every file with index.json; ``full`` also their checksums and
+            that the concept ids and offsets are possible ones (reads everything once: after a copy).
+        splits: numbers of the sub-indexes to open; None: all.
+
+    Raises:
+        UserError: no index there, another version's, or a file that is missing, truncated or altered.
+    """
+    root = Path(folder)
+    metadata = _read_metadata(root)
+    d, rows, count = metadata["d"], metadata["rows"], metadata["splits"]
+    chosen = range(count) if splits is None else splits
+    for name, facts in metadata["files"].items():
+        if splits is None or not name.startswith("split-") or int(name[6:9]) in splits:
+            check_file(root, name, facts, full=check == "full")
+    captions = Csr(
+        _open_array(root, "offsets.npy", np.int64, (rows + 1,)),
+        _open_array(root, "concept_ids.npy", np.int32, (metadata["occurrences"],)),
+    )
+    concepts = _open_concepts(root, d, metadata["concepts"])
+    _check_offsets(root, captions, len(concepts["concept"]), full=check == "full")
+    return OpenIndex(
+        folder=root,
+        kind=metadata["kind"],
+        d=d,
+        rows=rows,
+        splits=[_open_split(root, number, metadata) for number in chosen],
+        keys=_open_keys(root, rows),
+        key_hashes=_open_array(root, "key_hashes.npy", np.uint64, (rows,)),
+        captions=captions,
+        cosines=_open_array(root, "cosines.npy", np.float32, (metadata["occurrences"],)),
+        concepts=concepts["concept"],
+        concept_embeddings=concepts["embedding"],
+        cosine_mean=concepts["cosine_mean"],
+        cosine_std=concepts["cosine_std"],
+        separation=_open_array(root, "separation.npy", np.float32, (metadata["concepts"],)),
+        metadata=metadata,
+        nprobe=metadata["search"]["nprobe"],
+        refine=metadata["search"]["refine"],
+    )
+
+
+def file_checksum(path: Path) -> int:
+    """CRC-32 of a file: it finds what breaks on the way, not what is forged."""
+    checksum = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def check_file(root: Path, name: str, facts: dict[str, int], full: bool) -> None:
+    """Compare a file with what index.json says.
+
+    Raises:
+        UserError: it is missing, has another size or (``full``) another checksum.
+    """
+    path = root / name
+    if not path.is_file():
+        raise UserError(f"{path} is missing from the index; copy the whole folder or build the index again")
+    size = path.stat().st_size
+    if size != facts["bytes"]:
+        raise UserError(
+            f"{path} has {size} bytes and index.json says {facts['bytes']}; "
+            "copy the folder again or build the index again"
+        )
+    if full and file_checksum(path) != facts["crc32"]:
+        raise UserError(f"{path} has another checksum than index.json says; copy the folder again")
+
+
+def _read_metadata(root: Path) -> dict[str, Any]:
+    path = root / "index.json"
+    if not path.is_file():
+        raise UserError(f"{root} holds no index (index.json is missing); run build_index first")
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        version = metadata["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not an index's description; build the index again") from error
+    if version != FORMAT:
+        raise UserError(f"{path} is of format {version!r} and this program reads {FORMAT!r}; build it again")
+    return metadata
+
+
+def _open_array(root: Path, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+    """Memory-map a .npy file and insist on its type and shape; objects (pickles) are refused."""
+    path = root / name
+    try:
+        # Nothing can be mapped of an empty array.
+        mode = "r" if np.prod(shape) else None
+        array = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except ValueError as error:
+        raise UserError(f"{path} is not a plain array of numbers ({error}); build the index again") from error
+    if array.dtype != np.dtype(dtype) or array.shape != shape:
+        raise UserError(
+            f"{path} holds {array.dtype} {array.shape} where index.json says {np.dtype(dtype)} {shape}; "
+            "build the index again"
+        )
+    return array
+
+
+def _open_split(root: Path, number: int, metadata: dict[str, Any]) -> Split:
+    start, end = metadata["split_rows"][number]
+    folder = split_folder(root, number, metadata["splits"])
+    index = open_faiss(folder / "index.faiss")
+    if (index.ntotal, index.d) != (end - start, metadata["d"]):
+        raise UserError(
+            f"{folder / 'index.faiss'} holds {index.ntotal} vectors of dimension {index.d} where index.json "
+            f"says {end - start} of {metadata['d']}; build the index again"
+        )
+    vectors = _open_array(folder, "vectors.npy", np.float16, (end - start, metadata["d"]))
+    return Split(start, index, vectors)
+
+
+def _open_table(path: Path) -> pa.Table:
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path} is not an Arrow file ({error}); build the index again") from error
+
+
+def _open_keys(root: Path, rows: int) -> pa.Array:
+    table = _open_table(root / "keys.arrow")
+    if table.num_rows != rows or table.column_names != ["key"]:
+        raise UserError(
+            f"{root / 'keys.arrow'} has {table.num_rows} rows where index.json says {rows}; build it again"
+        )
+    return table["key"].chunk(0)
+
+
+def _open_concepts(root: Path, d: int, count: int) -> dict[str, Any]:
+    table = _open_table(root / "concepts.arrow")
+    width = table["embedding"].type.list_size if "embedding" in table.column_names else 0
+    if tuple(table.column_names) != CONCEPT_COLUMNS or (table.num_rows, width) != (count, d):
+        raise UserError(
+            f"{root / 'concepts.arrow'} has {table.num_rows} concepts of dimension {width} where index.json "
+            f"says {count} of {d}; build the index again"
+        )
+    columns = {name: table[name].combine_chunks() for name in CONCEPT_COLUMNS}
+    return {
+        "concept": columns["concept"],
+        "embedding": columns["embedding"].flatten().to_numpy().reshape(count, d),
+        "cosine_mean": columns["cosine_mean"].to_numpy(),
+        "cosine_std": columns["cosine_std"].to_numpy(),
+    }
+
+
+def _check_offsets(root: Path, captions: Csr, concepts: int, full: bool) -> None:
+    offsets, ids = captions.offsets, captions.values
+    sound = offsets[0] == 0 and offsets[-1] == len(ids)
+    if sound and full:
+        sound = bool((np.diff(offsets) >= 0).all()) and (
+            not len(ids) or (int(ids.min()) >= 0 and int(ids.max()) < concepts)
+        )
+    if not sound:
+        raise UserError(f"offsets.npy and concept_ids.npy in {root} do not fit each other; build it again")

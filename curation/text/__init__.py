@@ -1,0 +1,1 @@
+"""Words, nouns, the vocabulary, and the concepts that a caption names."""

@@ -1,0 +1,1 @@
+"""The benchmarks' data sets, and how mmsegmentation runs them."""

@@ -1,0 +1,1 @@
+"""How any job runs: session, entry, units, waves, versions, the index on a host."""

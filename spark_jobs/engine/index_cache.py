@@ -1,0 +1,61 @@
+"""The index on an executor's host: one copy on its disk, one in its memory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from configs.errors import UserError
+from curation.index import OpenIndex, open_index
+from storage.addresses import join, resolve
+
+__all__ = ["local_index"]
+
+
+def private_folder(parent: Path) -> Path:
+    """``parent``/cocu-index-UID, made where it is missing, that nobody else can write to.
+
+    Raises:
+        UserError: it is another user's, a link, or open to others, who could have put an index there.
+    """
+    folder = parent / f"cocu-index-{os.getuid()}"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise UserError(
+            f"{folder}: others can write there, so what it holds is not trusted: remove it, or set COCU_CACHE "
+            "(on every executor) to a folder of your own"
+        )
+    return folder
+
+
+@lru_cache(maxsize=1)
+def local_index(workspace: str, folder: str, recipe: str) -> OpenIndex:
+    """The index, memory-mapped: one copy in a host's memory whatever the number of Python workers.
+
+    An index on a local or shared disk is opened where it is. One on an object store or HDFS is fetched once
+    per host, by the first worker that needs it, while the others wait for its lock.
+    """
+    address = join(workspace, "index", folder)
+    filesystem, path = resolve(address)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        return open_index(path)
+    base = private_folder(Path(os.environ.get("COCU_CACHE") or tempfile.gettempdir()))
+    target = base / f"{recipe}-{folder.rpartition('/')[2]}"
+    with (base / f"{recipe}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.exists():
+            fetched = target.with_suffix(".fetching")
+            shutil.rmtree(fetched, ignore_errors=True)
+            fetched.mkdir()
+            pafs.copy_files(path, str(fetched), source_filesystem=filesystem)
+            open_index(fetched, check="full")
+            fetched.replace(target)
+    return open_index(target)

@@ -1,0 +1,1 @@
+"""The HTML report, and one pair's archive explained."""

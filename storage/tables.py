@@ -1,0 +1,423 @@
+"""Tables: Parquet part files that count only when a manifest names them.
+
+A table is a folder of the workspace::
+
+    <table>/_manifest.json             a complete table; replaced by one atomic step
+    <table>/_progress-<recipe>.json    what is committed so far of one that is being built
+    <table>/_parts/<recipe>/...        part files
+
+Part files are written by tasks under a temporary name and renamed; only the driver writes manifests. A
+reader goes through :func:`read_manifest` and so sees a whole table or none. No Spark in here: training
+and evaluation read tables too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import posixpath
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from configs.errors import UserError
+from storage.addresses import join, resolve
+
+__all__ = [
+    "Manifest",
+    "Part",
+    "UnitRecord",
+    "delete_orphans",
+    "iterate_batches",
+    "make_recipe",
+    "part_path",
+    "read_manifest",
+    "read_parts",
+    "read_progress",
+    "read_rejects",
+    "recipe_differences",
+    "remove_progress",
+    "write_atomically",
+    "write_manifest",
+    "write_part",
+]
+
+FORMAT = "cocu-table-1"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a table. ``file`` is relative to the table's folder."""
+
+    name: str
+    file: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """What one unit of work left behind; ``rows_in`` = rows of all parts + all rejects."""
+
+    unit: str
+    parts: tuple[Part, ...]
+    rows_in: int
+    rejects: dict[str, int] = field(default_factory=dict)
+    reject_file: str | None = None
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows_out(self) -> int:
+        """Rows in the part files."""
+        return sum(part.rows for part in self.parts)
+
+
+@dataclass
+class Manifest:
+    """The entry point of a table: what it holds and what it was made from."""
+
+    table: str
+    workspace: str
+    job: str
+    recipe: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    version: str
+    status: str = "partial"
+    units: list[UnitRecord] = field(default_factory=list)
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Address of the table's folder."""
+        return join(self.workspace, self.table)
+
+    @property
+    def parts(self) -> list[Part]:
+        """All parts in unit order, which is the order of the rows of the table."""
+        return [part for unit in self.units for part in unit.parts]
+
+    @property
+    def files(self) -> list[str]:
+        """Addresses of all part files, in the order of the rows of the table."""
+        return [join(self.folder, part.file) for part in self.parts]
+
+    @property
+    def reject_files(self) -> list[str]:
+        """Addresses of the files with this stage's rejects."""
+        return [join(self.folder, unit.reject_file) for unit in self.units if unit.reject_file]
+
+    @property
+    def rows(self) -> int:
+        """Rows in the table."""
+        return sum(unit.rows_out for unit in self.units)
+
+    @property
+    def rows_in(self) -> int:
+        """Rows that entered the job."""
+        return sum(unit.rows_in for unit in self.units)
+
+    @property
+    def rejects(self) -> dict[str, int]:
+        """Rejected rows by reason, most frequent first."""
+        total: Counter[str] = Counter()
+        for unit in self.units:
+            total.update(unit.rejects)
+        return dict(total.most_common())
+
+
+def make_recipe(job: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
+    """Twelve hex digits that stand for a job, the settings that shape its rows, and its inputs' recipes."""
+    text = json.dumps({"job": job, "settings": settings, "inputs": inputs}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def recipe_differences(old: Manifest, settings: dict[str, Any], inputs: dict[str, str]) -> str:
+    """In words, in which settings and inputs a stored table differs from what is asked for."""
+    found: list[str] = []
+    for key in sorted({*old.settings, *settings}):
+        before, now = old.settings.get(key), settings.get(key)
+        if before != now:
+            found.extend(_nested_differences(key, before, now))
+    for key in sorted({*old.inputs, *inputs}):
+        if old.inputs.get(key) != inputs.get(key):
+            found.append(f"its input '{key}' is another one")
+    return "; ".join(found[:6]) or "another version of the job wrote it"
+
+
+def _nested_differences(key: str, before: Any, now: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name)
+            for line in _nested_differences(f"{key}.{name}", before.get(name), now.get(name))
+        ]
+    return [f"{key} was {_short(before)} and is now {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def read_manifest(workspace: str, table: str) -> Manifest:
+    """The manifest of a complete table.
+
+    Raises:
+        UserError: there is no complete table (the message says which job builds it), or the manifest is
+            damaged.
+    """
+    manifest = find_manifest(workspace, table)
+    if manifest is None:
+        job = _BUILT_BY.get(table, table)
+        begun = " (it was begun and not finished)" if _progress_files(workspace, table) else ""
+        raise UserError(f"table '{table}' is not in workspace {workspace}{begun}; run the job {job} first")
+    return manifest
+
+
+def find_manifest(workspace: str, table: str) -> Manifest | None:
+    """The manifest of a complete table, or None if there is none."""
+    return _load(workspace, table, "_manifest.json")
+
+
+def read_progress(workspace: str, table: str, recipe: str) -> Manifest | None:
+    """What is committed of a table that is being built by this recipe, or None."""
+    return _load(workspace, table, f"_progress-{recipe}.json")
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Publish the state of a table: a complete one for all readers, a partial one for the next run."""
+    values = {"format": FORMAT, **dataclasses.asdict(manifest)}
+    del values["workspace"]  # a workspace may be moved or mounted elsewhere
+    name = "_manifest.json" if manifest.status == "complete" else f"_progress-{manifest.recipe}.json"
+    write_atomically(join(manifest.folder, name), json.dumps(values, indent=1, default=str).encode())
+
+
+def remove_progress(manifest: Manifest) -> None:
+    """Drop the state of building once the table is complete."""
+    for path in _progress_files(manifest.workspace, manifest.table):
+        filesystem, inner = resolve(path)
+        filesystem.delete_file(inner)
+
+
+def write_atomically(address: str, data: bytes) -> None:
+    """Replace a small file so that every reader sees the old or the new one, whole.
+
+    Local disks: temporary file, fsync, rename. Object stores: one put, which is atomic. HDFS has no
+    replacing rename: the new file lies under ``.next`` (which readers also look for) for the moment in
+    between.
+    """
+    filesystem, path = resolve(address)
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    if isinstance(filesystem, pafs.LocalFileSystem):
+        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+        try:
+            with Path(temporary).open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return
+    if filesystem.type_name == "hdfs":
+        with filesystem.open_output_stream(f"{path}.next") as stream:
+            stream.write(data)
+        if filesystem.get_file_info(path).type != pafs.FileType.NotFound:
+            filesystem.delete_file(path)
+        filesystem.move(f"{path}.next", path)
+        return
+    with filesystem.open_output_stream(path) as stream:
+        stream.write(data)
+
+
+def part_path(recipe: str, name: str, attempt: int | str) -> str:
+    """Where a task attempt writes a part, relative to the table's folder.
+
+    The part's name holds slashes (corpus, shard); the attempt makes the file of a repeated or
+    speculative task another one.
+    """
+    corpus, _, rest = name.partition("/")
+    return f"_parts/{recipe}/corpus={corpus}/{rest.replace('/', '--')}.{attempt}.parquet"
+
+
+def write_part(
+    folder: str,
+    file: str,
+    tables: pa.Table | Iterator[pa.Table],
+    schema: pa.Schema,
+    row_group_rows: int = 2500,
+) -> int:
+    """Write one part file under a temporary name, then rename it; returns its rows.
+
+    ``file`` is relative to ``folder``. zstd, since JPEG bytes do not shrink and text does.
+    """
+    filesystem, path = resolve(join(folder, file))
+    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    rows = 0
+    binary = [name for name in schema.names if name in ("image", "embedding")]
+    dictionary = [name for name in schema.names if name in ("corpus", "reason", "stage")]
+    try:
+        with (
+            filesystem.open_output_stream(temporary) as sink,
+            pq.ParquetWriter(
+                sink,
+                schema,
+                compression={name: "none" if name in binary else "zstd" for name in _leaf_paths(schema)},
+                use_dictionary=dictionary,
+                write_statistics=["key"] if "key" in schema.names else False,
+            ) as writer,
+        ):
+            for table in [tables] if isinstance(tables, pa.Table) else tables:
+                writer.write_table(table.cast(schema), row_group_size=row_group_rows)
+                rows += table.num_rows
+        filesystem.move(temporary, path)
+    except BaseException:
+        # Never created, or the disk that failed us fails again: the first error is the one to tell.
+        with contextlib.suppress(OSError):
+            filesystem.delete_file(temporary)
+        raise
+    return rows
+
+
+def _leaf_paths(schema: pa.Schema) -> list[str]:
+    """Column paths as Parquet names them (a list's values are a path below it)."""
+    paths = []
+    for entry in schema:
+        nested = pa.types.is_list(entry.type) or pa.types.is_fixed_size_list(entry.type)
+        paths.append(f"{entry.name}.list.element" if nested else entry.name)
+    return paths
+
+
+def read_parts(
+    manifest: Manifest, columns: list[str] | None = None, parts: list[Part] | None = None
+) -> pa.Table:
+    """Parts of a table (all of them by default) in memory. For what is known to be small."""
+    chosen = manifest.parts if parts is None else parts
+    tables = [read_file(join(manifest.folder, part.file), columns) for part in chosen]
+    if not tables:
+        raise UserError(f"table '{manifest.table}' in {manifest.workspace} holds no rows")
+    return pa.concat_tables(tables)
+
+
+def iterate_batches(
+    manifest: Manifest, columns: list[str] | None = None, rows: int = 4096
+) -> Iterator[pa.RecordBatch]:
+    """All rows of a table in order, a batch at a time."""
+    for address in manifest.files:
+        filesystem, path = resolve(address)
+        with filesystem.open_input_file(path) as source:
+            yield from pq.ParquetFile(source).iter_batches(batch_size=rows, columns=columns)
+
+
+def read_file(address: str, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet file, or one clear error that names it."""
+    filesystem, path = resolve(address)
+    try:
+        with filesystem.open_input_file(path) as source:
+            return pq.ParquetFile(source).read(columns=columns, use_threads=False)
+    except FileNotFoundError:
+        raise UserError(
+            f"{address}: the manifest names this file and it is gone; rebuild with overwrite=true"
+        ) from None
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{address}: not a whole Parquet file ({error}); rebuild with overwrite=true"
+        ) from None
+
+
+def read_rejects(manifest: Manifest) -> pa.Table | None:
+    """All rejects of one stage, or None if there are none."""
+    tables = [read_file(address) for address in manifest.reject_files]
+    return pa.concat_tables(tables) if tables else None
+
+
+def delete_orphans(manifest: Manifest) -> int:
+    """Remove part files that the complete manifest does not name; returns how many."""
+    filesystem, folder = resolve(join(manifest.folder, "_parts"))
+    if filesystem.get_file_info(folder).type == pafs.FileType.NotFound:
+        return 0
+    prefix = posixpath.dirname(folder)
+    named = {part.file for part in manifest.parts} | {unit.reject_file for unit in manifest.units}
+    removed = 0
+    for info in filesystem.get_file_info(pafs.FileSelector(folder, recursive=True)):
+        if info.type == pafs.FileType.File and posixpath.relpath(info.path, prefix) not in named:
+            filesystem.delete_file(info.path)
+            removed += 1
+    for info in filesystem.get_file_info(pafs.FileSelector(folder)):
+        if info.type == pafs.FileType.Directory and info.base_name != manifest.recipe:
+            filesystem.delete_dir(info.path)
+    return removed
+
+
+def _progress_files(workspace: str, table: str) -> list[str]:
+    filesystem, folder = resolve(join(workspace, table))
+    infos = filesystem.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+    names = [info.base_name for info in infos if info.type == pafs.FileType.File]
+    return [
+        join(workspace, table, name)
+        for name in names
+        if name.startswith("_progress-") and name.endswith(".json")
+    ]
+
+
+def _load(workspace: str, table: str, name: str) -> Manifest | None:
+    address = join(workspace, table, name)
+    filesystem, path = resolve(address)
+    data: bytes | None = None
+    for candidate in (path, f"{path}.next"):
+        try:
+            with filesystem.open_input_stream(candidate) as stream:
+                data = stream.read()
+            break
+        except FileNotFoundError:
+            continue
+    if data is None:
+        return None
+    try:
+        values = json.loads(data)
+        if values.pop("format") != FORMAT or values["table"] != table:
+            raise ValueError("another format")
+        values["units"] = [_unit(table, entry) for entry in values["units"]]
+        return Manifest(workspace=workspace, **values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{address}: not a manifest of this software ({type(error).__name__}: {error}); "
+            f"delete the folder {join(workspace, table)} and run its job again"
+        ) from None
+
+
+def _unit(table: str, entry: dict[str, Any]) -> UnitRecord:
+    parts = tuple(Part(**part) for part in entry.pop("parts"))
+    record = UnitRecord(parts=parts, **entry)
+    for file in [*(part.file for part in parts), record.reject_file]:
+        # A manifest is data: it must not lead a reader out of its table.
+        if file is not None and (
+            file.startswith("/") or ".." in file.split("/") or not file.startswith("_parts/")
+        ):
+            raise ValueError(f"the file name '{file}' leads out of table {table}")
+    return record
+
+
+_BUILT_BY = {
+    "pairs": "ingest",
+    "image_embeddings": "embed_images",
+    "concepts": "mine_concepts",
+    "pair_concepts": "mine_concepts",
+    "archives": "build_archives",
+    "training_set": "export_training",
+}

@@ -1,0 +1,396 @@
+"""The index folder: what is built, what is found, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from configs.errors import UserError
+from curation.index import (
+    IndexWriter,
+    OpenIndex,
+    choose_index,
+    concept_table,
+    exact_search,
+    open_index,
+    place_on_device,
+    search,
+    train,
+)
+from curation.index.search import recall
+from curation.keys import hash_keys
+from curation.separation import separations
+from tests.curation.synthetic import Corpus, build, make_corpus
+
+ROWS = 2_000
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    return make_corpus(ROWS, d=32, concepts=150)
+
+
+@pytest.fixture(scope="module")
+def flat_folder(corpus, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("index") / "flat"
+    build(corpus, folder, "flat", unit_rows=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flat(flat_folder) -> OpenIndex:
+    return open_index(flat_folder)
+
+
+@pytest.fixture
+def copy(flat_folder, tmp_path) -> Path:
+    return Path(shutil.copytree(flat_folder, tmp_path / "copy"))
+
+
+def brute_force(corpus: Corpus, anchors: np.ndarray, neighbours: int) -> np.ndarray:
+    """Rows of the nearest others in double precision, equal ones by row."""
+    similarities = corpus.vectors[anchors].astype(np.float64) @ corpus.vectors.astype(np.float64).T
+    similarities[np.arange(len(anchors)), anchors] = -np.inf
+    order = np.lexsort((np.broadcast_to(np.arange(len(corpus)), similarities.shape), -similarities), axis=1)
+    return order[:, :neighbours]
+
+
+def queries(corpus: Corpus, rows: np.ndarray) -> tuple[np.ndarray, pa.Array]:
+    return corpus.vectors[rows].astype(np.float32), corpus.keys.take(pa.array(rows))
+
+
+# --- deciding ---------------------------------------------------------------------------------------
+
+
+def test_auto_is_exact_while_that_is_cheap():
+    assert choose_index(2_000, 512).kind == "flat"
+
+
+def test_auto_takes_fp16_lists_for_a_corpus_that_fits():
+    spec = choose_index(2_751_755, 512, memory_gb=8)
+    assert (spec.kind, spec.splits, spec.factory) == ("ivf", 1, f"IVF{spec.nlist},SQfp16")
+
+
+def test_auto_takes_product_codes_for_what_does_not_fit():
+    spec = choose_index(26_985_925, 512, memory_gb=8)
+    assert (spec.kind, spec.splits, spec.code_bytes) == ("ivfpq", 1, 64)
+
+
+def test_a_kind_that_was_asked_for_is_split_where_it_exceeds_the_budget():
+    spec = choose_index(14_517_984, 512, memory_gb=8, kind="flat")
+    assert spec.kind == "flat"
+    assert spec.splits == 4
+    assert 14_517_984 * 512 * 4 / spec.splits <= 8e9
+
+
+def test_lists_have_enough_training_vectors():
+    spec = choose_index(26_985_925, 512, memory_gb=8, train_rows=200_000)
+    assert 200_000 / spec.nlist >= 39
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "hnsw"}, "auto, flat, ivf, ivfpq"),
+        ({"memory_gb": 0.0}, "index.memory_gb"),
+        ({"rows": 0}, "run embed_images"),
+    ],
+)
+def test_impossible_choices_say_what_to_write(arguments, message):
+    with pytest.raises(UserError, match=message):
+        choose_index(**{"rows": 100, "d": 8, **arguments})
+
+
+def test_too_small_a_sample_is_refused():
+    with pytest.raises(UserError, match=r"index\.nlist"):
+        train(np.eye(4, dtype=np.float32), choose_index(1000, 4, kind="ivf", nlist=50))
+
+
+# --- finding ----------------------------------------------------------------------------------------
+
+
+def test_flat_finds_the_true_neighbours_and_leaves_the_anchor_out(corpus, flat):
+    rows = np.arange(0, ROWS, 7)
+    found, similarities = search(flat, *queries(corpus, rows)[:1], 8, queries(corpus, rows)[1])
+    assert np.array_equal(found, brute_force(corpus, rows, 8))
+    products = (corpus.vectors[rows].astype(np.float64)[:, None] * corpus.vectors[found]).sum(axis=2)
+    assert np.allclose(similarities, products, atol=1e-6)
+
+
+def test_without_keys_an_image_finds_itself_first(corpus, flat):
+    rows = np.arange(50)
+    found, similarities = search(flat, corpus.vectors[rows].astype(np.float32), 3)
+    assert np.array_equal(found[:, 0], rows)
+    assert np.allclose(similarities[:, 0], 1, atol=1e-2)
+
+
+def test_another_corpus_loses_no_neighbour_to_the_exclusion(corpus, flat):
+    anchors = corpus.vectors[:20].astype(np.float32)
+    foreign = pa.array([f"other/{row}" for row in range(20)])
+    with_keys = search(flat, anchors, 4, foreign)
+    without = search(flat, anchors, 4)
+    assert np.array_equal(with_keys[0], without[0])
+
+
+@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
+def test_inverted_lists_reach_the_recall_they_say(corpus, tmp_path, kind):
+    index = build(corpus, tmp_path / kind, kind, queries=400, nlist=20)
+    assert index.metadata["search"]["reached"]
+    assert index.metadata["search"]["recall"] >= 0.99
+    assert index.nprobe < 20
+    rows = np.arange(1, ROWS, 5)
+    anchors, keys = queries(corpus, rows)
+    found, similarities = search(index, anchors, 8, keys)
+    true = brute_force(corpus, rows, 8)
+    assert recall(found, true) >= 0.98
+    # What is found carries exact similarities, not those of the codes.
+    exact = (anchors[:, None].astype(np.float64) * corpus.vectors[found]).sum(axis=2)
+    assert np.allclose(similarities, exact, atol=1e-6)
+
+
+def test_nprobe_is_the_fewest_that_reaches_the_target(tmp_path):
+    spread = make_corpus(ROWS, noise=3.0)  # hardly any groups: neighbours lie in several lists
+    index = build(spread, tmp_path / "ivf", "ivf", queries=300, nlist=20)
+    chosen = index.nprobe
+    assert chosen > 1
+    fewer = build(spread, tmp_path / "fewer", "ivf", queries=300, nlist=20, nprobe=chosen - 1)
+    assert fewer.metadata["search"]["recall"] < 0.99
+    assert not fewer.metadata["search"]["reached"]
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
+def test_splits_find_what_the_whole_finds(corpus, tmp_path, kind):
+    size = choose_index(ROWS, 32, kind=kind, nlist=16)
+    budget = ROWS * (size.code_bytes + (0 if kind == "flat" else 8)) / 3.0 * 1.0001 / 1e9
+    whole = build(corpus, tmp_path / "whole", kind, nlist=16)
+    split = build(corpus, tmp_path / "split", kind, nlist=16, memory_gb=budget, unit_rows=270)
+    assert (len(whole.splits), len(split.splits)) == (1, 3)
+    anchors, keys = queries(corpus, np.arange(0, ROWS, 3))
+    # Every list and every candidate, so that nothing but the splitting can differ.
+    for index in (whole, split):
+        index.nprobe, index.refine = 16, 64
+    for one, other in zip(search(whole, anchors, 8, keys), search(split, anchors, 8, keys), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_result_does_not_depend_on_the_batch(corpus, flat):
+    anchors, keys = queries(corpus, np.arange(200))
+    whole = search(flat, anchors, 8, keys)
+    parts = [search(flat, anchors[i : i + 3], 8, keys[i : i + 3]) for i in range(0, 200, 3)]
+    for number in (0, 1):
+        assert whole[number].tobytes() == np.concatenate([part[number] for part in parts]).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_equal_images_come_in_the_order_of_their_rows(corpus, tmp_path, kind):
+    """100 copies of one image, scattered: the L first of them, whatever FAISS's heap kept."""
+    copies = np.sort(np.random.default_rng(0).permutation(ROWS)[:100])
+    vectors = corpus.vectors.copy()
+    vectors[copies] = vectors[copies[0]]
+    same = Corpus(**{**vars(corpus), "vectors": vectors})
+    index = build(same, tmp_path / kind, kind, nlist=10)
+    anchors = vectors[copies[40:42]].astype(np.float32)
+    found, _ = search(index, anchors, 8, corpus.keys.take(pa.array(copies[40:42])))
+    assert found.tolist() == [copies[:8].tolist()] * 2
+    found, _ = search(index, vectors[copies[3:4]].astype(np.float32), 8, corpus.keys[int(copies[3]) :][:1])
+    assert found.tolist() == [np.delete(copies, 3)[:8].tolist()]
+
+
+def test_more_neighbours_than_images_are_missing(tmp_path):
+    small = make_corpus(5, d=8, concepts=6)
+    index = build(small, tmp_path / "small", queries=5)
+    rows, similarities = search(index, small.vectors.astype(np.float32), 8, small.keys)
+    assert ((rows >= 0).sum(axis=1) == 4).all()
+    assert (rows[:, 4:] == -1).all()
+    assert (similarities[:, 4:] == 0).all()
+
+
+def test_exact_search_is_that_of_the_flat_index(corpus, flat):
+    anchors, keys = queries(corpus, np.arange(100))
+    assert np.array_equal(exact_search(flat, anchors, 8, keys)[0], search(flat, anchors, 8, keys)[0])
+
+
+def test_queries_of_another_dimension_are_refused(flat):
+    with pytest.raises(UserError, match="same CLIP model"):
+        search(flat, np.zeros((2, 16), np.float32), 3)
+
+
+def test_gpu_without_one_is_refused_and_auto_says_why_it_uses_the_cpu(flat):
+    if hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(UserError, match=r"archives\.device=cpu or auto"):
+        place_on_device(flat, "gpu")
+    assert place_on_device(flat, "auto").startswith("search on the CPU: ")
+    assert flat.device == "cpu"
+
+
+@pytest.mark.skipif(
+    not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()), reason="no GPU or no faiss-gpu"
+)
+@pytest.mark.parametrize("kind", ["flat", "ivfpq"])
+def test_the_gpu_finds_the_true_neighbours(corpus, tmp_path, kind):
+    index = build(corpus, tmp_path / kind, kind, nlist=16)
+    assert place_on_device(index, "gpu") == "exact search on the GPU"
+    rows = np.arange(0, ROWS, 7)
+    anchors, keys = queries(corpus, rows)
+    assert np.array_equal(search(index, anchors, 8, keys)[0], brute_force(corpus, rows, 8))
+
+
+# --- the folder -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
+def test_the_index_does_not_depend_on_the_units(corpus, tmp_path, kind):
+    one = build(corpus, tmp_path / "one", kind, unit_rows=ROWS, nlist=8)
+    many = build(corpus, tmp_path / "many", kind, unit_rows=97, nlist=8)
+    assert one.metadata == many.metadata  # checksums of all files among it
+
+
+def test_side_arrays_are_those_of_the_corpus(corpus, flat):
+    assert flat.keys.to_pylist() == corpus.keys.to_pylist()
+    assert flat.captions.to_lists() == corpus.captions.to_lists()
+    assert flat.concepts.to_pylist() == corpus.concepts.to_pylist()
+    assert np.array_equal(flat.concept_embeddings, corpus.concept_embeddings)
+    assert np.array_equal(flat.splits[0].vectors, corpus.vectors)
+    images = corpus.vectors[corpus.captions.row_ids()].astype(np.float64)
+    expected = (images * corpus.concept_embeddings[corpus.captions.values]).sum(axis=1)
+    assert np.allclose(flat.cosines, expected, atol=1e-6)
+    statistics = (corpus.cosine_mean, corpus.cosine_std)
+    assert np.array_equal(flat.separation, separations(flat.captions.values, flat.cosines, *statistics))
+
+
+def test_files_are_mapped_not_read(flat):
+    assert isinstance(flat.splits[0].vectors, np.memmap)
+    assert isinstance(flat.cosines, np.memmap)
+    assert pa.total_allocated_bytes() < flat.metadata["files"]["keys.arrow"]["bytes"] + (1 << 20)
+
+
+def test_every_file_is_described_and_passes_the_full_check(flat_folder, flat):
+    names = {str(path.relative_to(flat_folder)) for path in flat_folder.rglob("*") if path.is_file()}
+    assert names == {*flat.metadata["files"], "index.json"}
+    assert flat.metadata["rows"] == ROWS
+    assert open_index(flat_folder, check="full").rows == ROWS
+
+
+@pytest.mark.parametrize(
+    "name", ["index.faiss", "vectors.npy", "keys.arrow", "concepts.arrow", "offsets.npy"]
+)
+def test_a_truncated_file_is_refused(copy, name):
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=f"{name}.*bytes"):
+        open_index(copy)
+
+
+def test_an_altered_file_fails_the_full_check(copy):
+    data = bytearray((copy / "vectors.npy").read_bytes())
+    data[-10] ^= 1
+    (copy / "vectors.npy").write_bytes(data)
+    with pytest.raises(UserError, match="checksum"):
+        open_index(copy, check="full")
+
+
+def test_a_missing_file_is_named(copy):
+    (copy / "cosines.npy").unlink()
+    with pytest.raises(UserError, match=r"cosines\.npy is missing"):
+        open_index(copy)
+
+
+def test_pickled_objects_are_not_loaded(copy):
+    """An array of objects would run code on loading; index.json agrees with it and it is still refused."""
+    np.save(copy / "cosines.npy", np.array([{"run": "me"}], dtype=object), allow_pickle=True)
+    metadata = json.loads((copy / "index.json").read_text())
+    metadata["files"]["cosines.npy"]["bytes"] = (copy / "cosines.npy").stat().st_size
+    (copy / "index.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match="not a plain array"):
+        open_index(copy)
+
+
+def test_faiss_file_of_another_index_is_refused(copy):
+    other = faiss.IndexFlatIP(16)
+    other.add(np.zeros((4, 16), np.float32))
+    faiss.write_index(other, str(copy / "index.faiss"))
+    metadata = json.loads((copy / "index.json").read_text())
+    metadata["files"]["index.faiss"]["bytes"] = (copy / "index.faiss").stat().st_size
+    (copy / "index.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match="4 vectors of dimension 16"):
+        open_index(copy)
+
+
+def test_a_file_that_is_no_faiss_index_is_refused(copy):
+    size = (copy / "index.faiss").stat().st_size
+    (copy / "index.faiss").write_bytes(b"junk" * (size // 4) + b"!" * (size % 4))
+    with pytest.raises(UserError, match="not a FAISS index"):
+        open_index(copy)
+
+
+def test_another_format_and_no_index_are_refused(copy, tmp_path):
+    with pytest.raises(UserError, match="run build_index first"):
+        open_index(tmp_path / "nothing")
+    metadata = json.loads((copy / "index.json").read_text())
+    (copy / "index.json").write_text(json.dumps({**metadata, "format": "cocu-index-9"}))
+    with pytest.raises(UserError, match="cocu-index-9"):
+        open_index(copy)
+    (copy / "index.json").write_text("[1, 2")
+    with pytest.raises(UserError, match="description"):
+        open_index(copy)
+
+
+def test_concept_ids_out_of_range_fail_the_full_check(copy, flat):
+    ids = np.load(copy / "concept_ids.npy")
+    ids[3] = 10_000
+    np.save(copy / "concept_ids.npy", ids)
+    metadata = json.loads((copy / "index.json").read_text())
+    from curation.index.folder import file_checksum
+
+    metadata["files"]["concept_ids.npy"]["crc32"] = file_checksum(copy / "concept_ids.npy")
+    (copy / "index.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match="do not fit"):
+        open_index(copy, check="full")
+
+
+def test_an_interrupted_build_leaves_no_index(corpus, tmp_path):
+    spec = choose_index(ROWS, 32)
+    table = concept_table(corpus.concepts, corpus.concept_embeddings, corpus.cosine_mean, corpus.cosine_std)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        IndexWriter(tmp_path / "index", spec, train(corpus.vectors, spec), table),
+    ):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- keys -------------------------------------------------------------------------------------------
+
+
+def test_key_hashes_do_not_depend_on_the_array_around_them():
+    keys = pa.array(["", "a", "b", "ab", "ba", "cc3m/00000/000000012", "Zürich/鳥/1"])
+    hashes = hash_keys(keys)
+    assert len(set(hashes.tolist())) == len(keys)
+    assert hash_keys(keys[3:]).tolist() == hashes[3:].tolist()
+    assert hash_keys(keys.cast(pa.large_string())).tolist() == hashes.tolist()
+    assert hash_keys(pa.chunked_array([keys[:2], keys[2:]])).tolist() == hashes.tolist()
+    # Stored in index folders: these numbers must never change.
+    assert hashes[1] == hash_keys(pa.array(["a"]))[0]
+    assert hash_keys(pa.array([], pa.string())).tolist() == []
+
+
+def test_key_hashes_of_many_similar_keys_are_distinct():
+    keys = pa.array([f"cc3m/{row // 10_000:05d}/{row:09d}" for row in range(200_000)])
+    assert len(np.unique(hash_keys(keys))) == 200_000
+
+
+def test_equal_hashes_of_different_keys_exclude_nothing(corpus, flat, monkeypatch):
+    """The string decides: with one hash for all keys the result is the same."""
+    anchors, keys = queries(corpus, np.arange(30))
+    expected = search(flat, anchors, 5, keys)
+    monkeypatch.setattr("curation.index.search.hash_keys", lambda some: np.zeros(len(some), np.uint64))
+    clash = OpenIndex(**{**vars(flat), "key_hashes": np.zeros(ROWS, np.uint64)})
+    found = search(clash, anchors, 5, keys)
+    assert np.array_equal(found[0], expected[0])
