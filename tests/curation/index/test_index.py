@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import faiss
@@ -390,7 +391,9 @@ def test_equal_hashes_of_different_keys_exclude_nothing(corpus, flat, monkeypatc
     """The string decides: with one hash for all keys the result is the same."""
     anchors, keys = queries(corpus, np.arange(30))
     expected = search(flat, anchors, 5, keys)
-    monkeypatch.setattr("curation.index.search.hash_keys", lambda some: np.zeros(len(some), np.uint64))
+    monkeypatch.setattr(
+        sys.modules["curation.index.search"], "hash_keys", lambda some: np.zeros(len(some), np.uint64)
+    )
     clash = OpenIndex(**{**vars(flat), "key_hashes": np.zeros(ROWS, np.uint64)})
     found = search(clash, anchors, 5, keys)
     assert np.array_equal(found[0], expected[0])
