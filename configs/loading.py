@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
+from configs.text_files import read_text
 
 __all__ = ["describe_options", "load_config", "to_plain"]
 
@@ -95,8 +96,8 @@ def _read_yaml(path: str) -> dict[str, Any]:
         )
         raise UserError(f"--config {path}: no such file" + (f"; there is {', '.join(near)}" if near else ""))
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(read_text(file, path))
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}

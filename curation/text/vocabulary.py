@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from configs.errors import UserError
+from configs.text_files import read_lines
 from curation.text.nouns import noun_phrases, word_list
 from curation.text.words import fold, fold_phrase, match_words, tokens
 
@@ -149,7 +149,7 @@ def read_vocabulary(path: str) -> list[str]:
         UserError: no such file, not UTF-8, no concept in it, or a line without a word.
     """
     concepts: list[str] = []
-    for number, line in enumerate(_lines(path, "concepts.vocabulary"), 1):
+    for number, line in enumerate(read_lines(path, f"concepts.vocabulary={path}"), 1):
         text = " ".join(line.split())
         if not text or text.startswith("#"):
             continue
@@ -165,18 +165,9 @@ def read_stop_words(path: str) -> list[str]:
     """A user's stop words, one a line."""
     return [
         line.strip()
-        for line in _lines(path, "concepts.stop_words")
+        for line in read_lines(path, f"concepts.stop_words={path}")
         if line.strip() and not line.startswith("#")
     ]
-
-
-def _lines(path: str, option: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{option}={path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{option}={path}: cannot be read as UTF-8 text: {error}") from None
 
 
 def benchmark_classes() -> dict[str, list[str]]:
