@@ -30,8 +30,7 @@ from models.tokenize import tokenize, trim
 
 __all__ = [
     "TEMPLATE", "Protocol", "WindowResult", "apply_background", "best_classes", "check_class_names", "class_texts",
-    "encode_windows", "group_maps", "resize_short_side", "segment_scores", "slide", "slide_images", "window_places",
-    "window_scores",
+    "encode_windows", "group_maps", "resize_short_side", "segment_scores", "slide_images", "window_places",
 ]  # fmt: skip
 
 TEMPLATE = "a photo of a {}."
@@ -150,12 +149,6 @@ def encode_windows(
     return WindowResult(_first_highest(group_maps(features, size)), scores, kept)
 
 
-def window_scores(model: GroupViT, images: torch.Tensor, texts: torch.Tensor, top: int = 5) -> torch.Tensor:
-    """Normalised windows (B, 3, h, w) -> class scores of every pixel (B, C, h, w), without background."""
-    result = encode_windows(model, images, texts, top)
-    return _spread(result.scores.transpose(1, 2), result.segments)
-
-
 def apply_background(scores: torch.Tensor, best: torch.Tensor, threshold: float) -> torch.Tensor:
     """Put a background channel first: 1 where the best class scores below min(threshold, best), else 0.
 
@@ -184,36 +177,6 @@ def window_places(
     return (min(window, height), min(window, width)), [(row, column) for row in rows for column in columns]
 
 
-def slide(
-    model: GroupViT,
-    image: torch.Tensor,
-    texts: torch.Tensor,
-    window: int,
-    stride: int,
-    background_threshold: float | None = None,
-    top: int = 5,
-    max_windows: int | None = None,
-) -> torch.Tensor:
-    """Scores of a whole image, its windows encoded together.
-
-    Args:
-        model: in evaluation mode.
-        image: (3, H, W), normalised (models.pixels), of any size.
-        texts: (C, E) of :func:`class_texts`, background not among them.
-        window: side of the windows in pixels.
-        stride: step from one window to the next.
-        background_threshold: None leaves the background out.
-        top: classes kept of a window.
-        max_windows: at most so many windows pass the model at once (None: as many as suit the device);
-            changes memory and speed only.
-
-    Returns:
-        (C, H, W), or (C + 1, H, W) with the background first.
-    """
-    protocol = Protocol(window=window, stride=stride, background_threshold=background_threshold, top=top)
-    return next(slide_images(model, [image], texts, protocol, max_windows))
-
-
 @torch.no_grad()
 def slide_images(
     model: GroupViT,
@@ -223,9 +186,20 @@ def slide_images(
     max_windows: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> Iterator[torch.Tensor]:
-    """:func:`slide` for several images of any sizes: equal windows of all of them share batches.
+    """Scores of whole images of any sizes; equal windows of all of them share batches.
 
-    Yields the scores image by image, so that only one image's are held. ``dtype``: see :func:`encode_windows`.
+    Args:
+        model: in evaluation mode.
+        images: (3, H, W) each, normalised (models.pixels).
+        texts: (C, E) of :func:`class_texts`, background not among them.
+        protocol: its windows, threshold and number of classes kept; images are not resized here.
+        max_windows: at most so many windows pass the model at once (None: as many as suit the device);
+            changes memory and speed only.
+        dtype: see :func:`encode_windows`.
+
+    Yields:
+        (C, H, W), or (C + 1, H, W) with the background first where there is a threshold; image by image, so
+        that only one image's scores are held.
     """
     places = [window_places(*image.shape[-2:], protocol.window, protocol.stride) for image in images]
     encode = partial(encode_windows, model, texts=texts, top=protocol.top, dtype=dtype)
@@ -287,13 +261,6 @@ def _fit_patches(images: torch.Tensor, patch: int) -> torch.Tensor:
 def _starts(length: int, window: int, stride: int) -> list[int]:
     count = max(length - window + stride - 1, 0) // stride + 1
     return [max(min(number * stride + window, length) - window, 0) for number in range(count)]
-
-
-def _spread(values: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
-    """Values (B, C, G) of segments -> (B, C, h, w) of the pixels that belong to them."""
-    batch, classes, _ = values.shape
-    flat = segments.flatten(1)[:, None].expand(batch, classes, -1)
-    return values.gather(2, flat).unflatten(2, segments.shape[1:])
 
 
 def _windows_at_once(size: tuple[int, int], device: torch.device) -> int:

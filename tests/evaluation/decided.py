@@ -1,4 +1,7 @@
-"""A random GroupViT whose segments and classes differ from place to place, in float64: nothing hangs on rounding."""
+"""A random GroupViT whose segments and classes differ from place to place, in float64: nothing hangs on rounding.
+
+And the protocol asked for one image or one window at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import math
 
 import torch
 
+from evaluation.protocol import Protocol, encode_windows, slide_images
 from models.groupvit import GroupViT
 from tests.models.hf_reference import SMALL, pair
 
-__all__ = ["decided_model", "near_texts", "picture"]
+__all__ = ["decided_model", "near_texts", "picture", "slide", "window_scores"]
 
 
 def decided_model(dtype: torch.dtype = torch.float64) -> GroupViT:
@@ -52,3 +56,25 @@ def near_texts(model: GroupViT, count: int) -> torch.Tensor:
 
 def unit(rows: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def slide(
+    model: GroupViT,
+    image: torch.Tensor,
+    texts: torch.Tensor,
+    window: int,
+    stride: int,
+    background_threshold: float | None = None,
+    top: int = 5,
+    max_windows: int | None = None,
+) -> torch.Tensor:
+    """The scores of one image."""
+    protocol = Protocol(window=window, stride=stride, background_threshold=background_threshold, top=top)
+    return next(slide_images(model, [image], texts, protocol, max_windows))
+
+
+def window_scores(model: GroupViT, windows: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    """Windows (B, 3, h, w) -> class scores of every pixel (B, C, h, w), without background."""
+    found = encode_windows(model, windows, texts)
+    by_pixel = [scores[segments] for scores, segments in zip(found.scores, found.segments, strict=True)]
+    return torch.stack(by_pixel).permute(0, 3, 1, 2)

@@ -20,10 +20,11 @@ from evaluation import evaluate
 from evaluation.benchmarks.catalogue import ALL, VARIANTS
 from evaluation.benchmarks.datasets import read_image
 from evaluation.benchmarks.masks import decode_mask
-from evaluation.protocol import Protocol, best_classes, class_texts, resize_short_side, slide
+from evaluation.protocol import Protocol, best_classes, class_texts, resize_short_side
 from models.pixels import normalise
 from models.weights import load_model
 from tests.evaluation.benchmarks.layouts import IMAGES, make_layout, save_mask, tiny_weights, write_names
+from tests.evaluation.decided import slide
 
 CLASSES = "background\ndog\ncat\nsky\n"
 

@@ -18,12 +18,10 @@ from evaluation.protocol import (
     encode_windows,
     group_maps,
     resize_short_side,
-    slide,
     slide_images,
-    window_scores,
 )
 from models.groupvit import GroupViT, GroupViTConfig
-from tests.evaluation.decided import decided_model, near_texts, picture
+from tests.evaluation.decided import decided_model, near_texts, picture, slide, window_scores
 from tests.models.hf_reference import SMALL, pair, tokens
 
 PATCH = 8

@@ -19,8 +19,9 @@ from mmseg.structures import SegDataSample
 
 from evaluation.benchmarks.metric import ClassIoUMetric
 from evaluation.benchmarks.segmentor import PixelPreprocessor
-from evaluation.protocol import Protocol, best_classes, class_texts, slide
+from evaluation.protocol import Protocol, best_classes, class_texts
 from models.groupvit import GroupViT, GroupViTConfig
+from tests.evaluation.decided import slide
 
 PROMPTS = ["dog", "grass", "sky", "car", "table", "cat"]
 PROTOCOL = Protocol(window=32, stride=16, background_threshold=0.9)
