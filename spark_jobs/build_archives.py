@@ -20,13 +20,16 @@ from configs.loading import to_plain
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.archives import build_archives
+from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.index_cache import local_index
 from spark_jobs.engine.index_inputs import read_part
 from spark_jobs.engine.session import gpu_profile
+from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
-from spark_jobs.engine.waves import TableJob, Unit, build_table, map_units
+from spark_jobs.engine.waves import map_units
 from storage import tables
-from storage.tables import Manifest, UnitRecord
+from storage.tables import Manifest
+from storage.units import Unit, UnitRecord
 
 __all__ = ["check", "main", "run"]
 

@@ -27,13 +27,16 @@ from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.csr import Csr, concatenate
+from spark_jobs.engine.commits import VERSION, build_table
 from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
+from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import part_address, units_of
-from spark_jobs.engine.waves import VERSION, TableJob, Unit, attempt_number, build_table, map_units
+from spark_jobs.engine.waves import attempt_number, map_units
 from storage import tables
 from storage.addresses import join, resolve
 from storage.locks import hold_lock
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 
 __all__ = ["check", "check_options", "main", "run", "seconds_of"]
 

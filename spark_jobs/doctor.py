@@ -24,8 +24,8 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError, run_entry
 from configs.schema import CocuConfig
 from spark_jobs.engine.session import task_slots
+from spark_jobs.engine.task_errors import translated
 from spark_jobs.engine.versions import PACKAGES, differences, package_version, versions
-from spark_jobs.engine.waves import translated
 from storage import tables
 from storage.addresses import resolve
 

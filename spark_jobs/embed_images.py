@@ -25,11 +25,13 @@ from configs.errors import UserError
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig
 from corpora.reasons import Reason
 from models.clip import Clip, check_clip, clip_fingerprint, clip_settings, load_clip, pick_device
+from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.session import gpu_profile
+from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, units_of
-from spark_jobs.engine.waves import TableJob, Unit, build_table
 from storage import tables
-from storage.tables import Manifest, UnitRecord
+from storage.tables import Manifest
+from storage.units import Unit, UnitRecord
 from storage.vectors import vectors_to_column
 
 __all__ = ["check", "embed_pixels", "main", "run"]

@@ -22,11 +22,13 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation.text import vocabulary
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
-from spark_jobs.engine.waves import TableJob, Unit, build_table
 from storage import tables
 from storage.addresses import list_folder, resolve
-from storage.tables import Manifest, UnitRecord
+from storage.tables import Manifest
+from storage.units import Unit, UnitRecord
 
 __all__ = ["check", "main", "pad_lists", "run", "training_schema"]
 

@@ -31,11 +31,14 @@ from corpora.readers.npy_files import NpyFile, open_npy
 from corpora.reasons import Reason
 from corpora.samples import sample_name
 from corpora.shards import split_fields
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, rejects_table
-from spark_jobs.engine.waves import TableJob, Unit, attempt_number, build_table
+from spark_jobs.engine.waves import attempt_number
 from storage import tables
 from storage.addresses import expand, file_sizes, resolve
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 from storage.vectors import vectors_to_column
 
 __all__ = ["check", "main", "run"]

@@ -18,10 +18,13 @@ from configs.loading import to_plain
 from configs.schema import CocuConfig
 from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
 from corpora.shards import Shard, list_shards
-from spark_jobs.engine.waves import TableJob, Unit, attempt_number, build_table
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.table_job import TableJob
+from spark_jobs.engine.waves import attempt_number
 from storage import tables
 from storage.addresses import file_sizes
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 
 __all__ = ["check", "main", "run"]
 

@@ -25,12 +25,14 @@ from configs.schema import CocuConfig
 from curation.text import vocabulary
 from curation.text.extraction import Extractor
 from models.clip import check_clip, clip_settings
+from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.concept_vectors import check_given, embed_texts, given_vectors
 from spark_jobs.engine.session import gpu_profile, task_slots
+from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
-from spark_jobs.engine.waves import TableJob, Unit, build_table
 from storage import tables
-from storage.tables import Manifest, UnitRecord
+from storage.tables import Manifest
+from storage.units import Unit, UnitRecord
 from storage.vectors import column_to_vectors, vectors_to_column
 
 __all__ = ["check", "count_concepts", "image_moments", "main", "run"]

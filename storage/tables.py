@@ -32,11 +32,10 @@ import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from storage.addresses import join, resolve
+from storage.units import Part, UnitRecord
 
 __all__ = [
     "Manifest",
-    "Part",
-    "UnitRecord",
     "delete_orphans",
     "iterate_batches",
     "make_recipe",
@@ -53,33 +52,6 @@ __all__ = [
 ]
 
 FORMAT = "cocu-table-1"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One Parquet file of a table. ``file`` is relative to the table's folder."""
-
-    name: str
-    file: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class UnitRecord:
-    """What one unit of work left behind; ``rows_in`` = rows of all parts + all rejects."""
-
-    unit: str
-    parts: tuple[Part, ...]
-    rows_in: int
-    rejects: dict[str, int] = field(default_factory=dict)
-    reject_file: str | None = None
-    seconds: float = 0.0
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def rows_out(self) -> int:
-        """Rows in the part files."""
-        return sum(part.rows for part in self.parts)
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""How any job runs: session, entry, units, waves, versions, the index on a host."""
+"""How any job runs: session, entry, a table's units, waves and commits, versions, the index on a host."""

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from corpora.ingest_shard import REJECTS_SCHEMA
-from spark_jobs.engine.waves import Unit, attempt_number
+from spark_jobs.engine.waves import attempt_number
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 
 __all__ = ["RejectedRow", "corpus_of", "finish_unit", "part_address", "parts_of", "units_of"]
 

@@ -20,7 +20,8 @@ from spark_jobs.engine.units import part_address
 from spark_jobs.reporting.results import Evaluation, Training, load_evaluation, load_training, read_json
 from storage import tables
 from storage.addresses import resolve
-from storage.tables import Manifest, Part
+from storage.tables import Manifest
+from storage.units import Part
 
 __all__ = ["Concept", "Neighbour", "PairView", "ReportData", "load_pair", "load_report_data"]
 

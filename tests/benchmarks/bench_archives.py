@@ -29,8 +29,8 @@ from curation.archives import archives_of_neighbours
 from curation.index import OpenIndex, search
 from curation.ranking import rank
 from spark_jobs.build_archives import archive_unit
-from spark_jobs.engine.waves import Unit
 from storage import tables
+from storage.units import Unit
 from storage.vectors import vectors_to_column
 from tests.curation.synthetic import Corpus, build, make_corpus
 

@@ -33,9 +33,9 @@ from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
 from corpora.ingest_shard import PAIRS_SCHEMA
 from models.clip import Clip, clip_fingerprint, load_clip
 from spark_jobs import embed_images
-from spark_jobs.engine.waves import Unit
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 from tests.corpora.ingest_inputs import encode
 
 

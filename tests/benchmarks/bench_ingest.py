@@ -25,8 +25,8 @@ from PIL import Image
 
 from configs.schema import CorpusConfig, IngestConfig
 from corpora.shards import list_shards
-from spark_jobs.engine.waves import Unit
 from spark_jobs.ingest import ingest_unit
+from storage.units import Unit
 from tests.corpora.ingest_inputs import encode, members, write_tar
 
 

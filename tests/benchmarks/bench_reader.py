@@ -23,6 +23,7 @@ from PIL import Image
 
 from configs.schema import CocuConfig
 from storage import tables
+from storage.units import Part, UnitRecord
 from tests.training.synthetic import rows_table, write_training_set
 from training.batches import BatchMaker, BatchOptions
 from training.loop import _to_device
@@ -55,7 +56,7 @@ def make_table(workspace: Path, rows: int) -> TrainingSet:
         file = tables.part_path("abcdef123456", f"web/big{first:07d}", 0)
         tables.write_part(folder, file, table, table.schema, row_group_rows=256)
         name = f"web/big{first:07d}"
-        records.append(tables.UnitRecord(name, (tables.Part(name, file, count),), count))
+        records.append(UnitRecord(name, (Part(name, file, count),), count))
     tables.write_manifest(
         tables.Manifest(
             "training_set",

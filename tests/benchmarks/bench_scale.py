@@ -33,7 +33,8 @@ from configs.loading import load_config
 from spark_jobs import build_archives, build_index
 from spark_jobs.engine.session import open_session
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, UnitRecord
 from storage.vectors import vectors_to_column
 from tests.curation.synthetic import unit
 

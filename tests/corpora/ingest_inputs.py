@@ -16,9 +16,9 @@ from PIL import Image
 
 from configs.schema import CorpusConfig, IngestConfig
 from corpora.shards import list_shards
-from spark_jobs.engine.waves import Unit
 from spark_jobs.ingest import ingest_unit
 from storage import tables
+from storage.units import Unit, UnitRecord
 
 
 def picture(width: int = 96, height: int = 64, seed: int = 0) -> Image.Image:
@@ -82,7 +82,7 @@ class Ingested:
 
     pairs: list[dict]
     rejects: list[dict]
-    records: list[tables.UnitRecord]
+    records: list[UnitRecord]
 
     @property
     def reasons(self) -> dict[str, str]:

@@ -24,12 +24,12 @@ from models.clip import clip_fingerprint
 from spark_jobs import import_embeddings
 from spark_jobs.embed_images import embed_unit
 from spark_jobs.engine.units import units_of
-from spark_jobs.engine.waves import Unit
 from spark_jobs.export_training import export_unit
 from spark_jobs.ingest import check, ingest_unit
 from storage import addresses, tables
 from storage.addresses import expand, expand_braces, file_sizes, is_readable, resolve
 from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 from storage.vectors import column_to_vectors
 from tests import harness
 from tests.corpora.ingest_inputs import ingest, jpeg, members, write_tar
@@ -139,7 +139,7 @@ def test_the_tasks_from_tar_to_training_set_on_a_store(store, tmp_path):
     )
     part = tables.part_path("recipe", pairs.parts[0].name, 0)
     rows = tables.write_part(f"{workspace}/archives", part, archives, archives.schema)
-    record = tables.UnitRecord("c/0", (tables.Part(pairs.parts[0].name, part, rows),), rows)
+    record = UnitRecord("c/0", (Part(pairs.parts[0].name, part, rows),), rows)
     held = _manifest(workspace, "archives", [record])
     shards = f"{workspace}/training_set_webdataset"
     units = [

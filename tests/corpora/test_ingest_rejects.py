@@ -24,9 +24,9 @@ from corpora.images import prepare_image
 from corpora.readers import csv_table as table_reader
 from corpora.reasons import EXPLANATIONS, Reason
 from corpora.shards import list_shards
-from spark_jobs.engine.waves import Unit
 from spark_jobs.ingest import ingest_unit
 from storage import addresses
+from storage.units import Unit
 from tests.corpora.ingest_inputs import (
     encode,
     ingest,

@@ -289,7 +289,8 @@ import json, sys, time
 from pyspark import TaskContext
 from configs.schema import CocuConfig
 from spark_jobs.engine.session import gpu_profile, open_session
-from spark_jobs.engine.waves import Unit, map_units
+from storage.units import Unit
+from spark_jobs.engine.waves import map_units
 
 def work(unit):
     time.sleep(0.5)

@@ -19,9 +19,9 @@ from corpora.ingest_shard import PAIRS_SCHEMA
 from models.clip import clip_fingerprint, load_clip
 from spark_jobs import embed_images
 from spark_jobs.embed_images import embed_pixels, embed_unit
-from spark_jobs.engine.waves import Unit
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
 from storage.vectors import column_to_vectors
 from tests import harness
 from tests.corpora.ingest_inputs import jpeg

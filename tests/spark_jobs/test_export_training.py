@@ -19,7 +19,8 @@ from spark_jobs import export_training
 from spark_jobs.engine.units import units_of
 from spark_jobs.export_training import export_unit, pad_lists
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, UnitRecord
 from tests.corpora.ingest_inputs import jpeg
 
 ARCHIVES = pa.schema(

@@ -12,9 +12,9 @@ import pytest
 from configs.errors import UserError
 from configs.schema import CocuConfig, CorpusConfig, IngestConfig, SparkConfig
 from spark_jobs import import_embeddings as job
-from spark_jobs.engine.waves import Unit
 from spark_jobs.import_embeddings import Source, check, pairs_unit, vectors_unit
 from storage import tables
+from storage.units import Unit
 from storage.vectors import column_to_vectors
 
 ROWS, DIMENSION = 23, 12

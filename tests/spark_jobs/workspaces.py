@@ -12,7 +12,8 @@ from PIL import Image
 
 from curation.csr import Csr
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, UnitRecord
 from storage.vectors import vectors_to_column
 from tests.curation.synthetic import Corpus
 

@@ -12,7 +12,8 @@ import pytest
 
 from configs.errors import UserError
 from storage import tables
-from storage.tables import Manifest, Part, UnitRecord
+from storage.tables import Manifest
+from storage.units import Part, UnitRecord
 
 SCHEMA = pa.schema([("key", pa.string()), ("image", pa.binary())])
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from spark_jobs.export_training import training_schema
 from storage import tables
+from storage.units import Part, UnitRecord
 
 WORDS = "dog cat tree car boat house river bird horse flower bridge mountain".split()
 COLOURS = np.array([[int(c) for c in np.base_repr(i + 5, 3).zfill(3)[-3:]] for i in range(len(WORDS))]) * 100
@@ -52,8 +53,8 @@ def write_training_set(
         table = rows_table(first, rows)
         file = tables.part_path(recipe, f"web/{number:05d}", 0)
         tables.write_part(folder, file, table, table.schema, row_group_rows=group_rows)
-        part = tables.Part(f"web/{number:05d}", file, rows)
-        records.append(tables.UnitRecord(f"web/{number:05d}", (part,), rows))
+        part = Part(f"web/{number:05d}", file, rows)
+        records.append(UnitRecord(f"web/{number:05d}", (part,), rows))
         first += rows
     tables.write_manifest(
         tables.Manifest(

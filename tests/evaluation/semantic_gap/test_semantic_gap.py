@@ -192,7 +192,8 @@ def test_classes_files_come_in_three_forms(tmp_path, text):
 
 
 def test_archives_are_read_from_lines_parquet_folders_and_workspaces(tmp_path):
-    from storage.tables import Manifest, Part, UnitRecord, part_path, write_manifest, write_part
+    from storage.tables import Manifest, part_path, write_manifest, write_part
+    from storage.units import Part, UnitRecord
 
     expected = {"a": ["dog", "sky"], "b": []}
     rows = [

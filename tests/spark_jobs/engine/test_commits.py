@@ -7,9 +7,12 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import CocuConfig, SparkConfig
-from spark_jobs.engine.waves import TableJob, Unit, attempt_number, build_table, map_units, translated
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.table_job import TableJob
+from spark_jobs.engine.task_errors import translated
+from spark_jobs.engine.waves import attempt_number, map_units
 from storage import tables
-from storage.tables import Part, UnitRecord
+from storage.units import Part, Unit, UnitRecord
 
 SCHEMA = pa.schema([("key", pa.string())])
 
@@ -113,8 +116,8 @@ def test_a_task_that_is_tried_again_leaves_one_copy_of_its_rows(tmp_path):
         "import sys\n"
         "from configs.schema import CocuConfig, SparkConfig\n"
         "from spark_jobs.engine.session import open_session\n"
-        "from spark_jobs.engine.waves import build_table\n"
-        "from tests.spark_jobs.engine.test_waves import _job, _units\n"
+        "from spark_jobs.engine.commits import build_table\n"
+        "from tests.spark_jobs.engine.test_commits import _job, _units\n"
         "config = CocuConfig(workspace=sys.argv[1], spark=SparkConfig(master='local[2,3]', units_per_wave=4))\n"
         "build_table(open_session(config), config, _job(_units(9, u5='fails once')))\n"
     )

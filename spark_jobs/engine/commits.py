@@ -1,0 +1,123 @@
+"""How a table is built: what is missing of it, wave by wave, under its lock.
+
+The driver puts the records of the attempts that Spark accepted into the manifest, a wave at a time; what other
+attempts wrote is named by nobody and removed at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from configs.errors import UserError
+from configs.loading import to_plain
+from configs.schema import CocuConfig
+from spark_jobs.engine.table_job import TableJob
+from spark_jobs.engine.task_errors import translated
+from spark_jobs.engine.versions import check_executors
+from spark_jobs.engine.waves import run_waves
+from storage import tables
+from storage.locks import hold_lock
+from storage.tables import Manifest
+
+__all__ = ["VERSION", "build_table", "print_summary"]
+
+VERSION = "0.1.0"
+
+
+def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Manifest:
+    """Bring a table to completion: nothing if it is there, else what is missing of it.
+
+    Raises:
+        UserError: another table is there and ``overwrite`` is not set; another run is at work; a task met
+            a mistake that the user can mend.
+    """
+    done = tables.find_manifest(config.workspace, job.table)
+    if done is not None and done.recipe == job.recipe:
+        print(f"{job.job}: {job.table} is complete ({done.rows:,} rows); nothing to do", flush=True)
+        return done
+    if done is not None and not config.overwrite:
+        raise UserError(
+            f"{job.job}: table '{job.table}' in {config.workspace} was built from something else: "
+            f"{tables.recipe_differences(done, job.settings, job.inputs)}; say overwrite=true to replace it, "
+            f"or choose another workspace="
+        )
+    with hold_lock(config.workspace, job.table, job.job) as lock:
+        begun = time.monotonic()
+        manifest = tables.read_progress(config.workspace, job.table, job.recipe) or Manifest(
+            table=job.table,
+            workspace=config.workspace,
+            job=job.job,
+            recipe=job.recipe,
+            settings=job.settings,
+            inputs=job.inputs,
+            config=_storable(config),
+            version=VERSION,
+            extra=job.extra,
+        )
+        before = manifest.seconds
+        units = list(job.units() if callable(job.units) else job.units)
+        order = {unit.name: number for number, unit in enumerate(units)}
+        manifest.units = [record for record in manifest.units if record.unit in order]
+        have = {record.unit for record in manifest.units}
+        todo = [unit for unit in units if unit.name not in have]
+        if have:
+            print(f"{job.job}: goes on; {len(have)} of {len(order)} units are done", flush=True)
+        if todo:
+            _check_executors(session, config, job)
+        for records in run_waves(session, config, job, todo):
+            lock.check()
+            manifest.units.extend(records)
+            manifest.seconds = before + time.monotonic() - begun
+            _commit(manifest)
+        manifest.units.sort(key=lambda record: order[record.unit])
+        manifest.seconds = before + time.monotonic() - begun
+        if job.finish is not None:
+            job.finish(manifest)
+        lock.check()
+        manifest.status = "complete"
+        _commit(manifest)
+        tables.remove_progress(manifest)
+        tables.delete_orphans(manifest)
+    print_summary(manifest, job.what)
+    return manifest
+
+
+def _check_executors(session: SparkSession, config: CocuConfig, job: TableJob) -> None:
+    try:
+        check_executors(session, config.clip if "clip" in job.settings else None)
+    except UserError:
+        raise
+    except Exception as error:
+        raise translated(error) from error
+
+
+def _commit(manifest: Manifest) -> None:
+    try:
+        tables.write_manifest(manifest)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the manifest of '{manifest.table}': {error}; free space or mend the rights, then run again"
+        ) from None
+
+
+def _storable(config: CocuConfig) -> dict[str, Any]:
+    plain = to_plain(config)
+    # Spark properties may hold credentials (fs.s3a.secret.key); manifests are read by others.
+    plain["spark"]["conf"] = sorted(plain["spark"]["conf"])
+    return plain
+
+
+def print_summary(manifest: Manifest, what: str = "pairs") -> None:
+    """The lines a job ends with: rows in, out, rejected by reason, seconds, rate."""
+    rejected = sum(manifest.rejects.values())
+    rate = manifest.rows_in / manifest.seconds if manifest.seconds > 0 else 0.0
+    print(
+        f"{manifest.job}: {manifest.table}: {manifest.rows_in:,} {what} in, {manifest.rows:,} out, {rejected:,} rejected, "
+        f"{manifest.seconds:.1f} s, {rate:,.0f} {what}/s",
+        flush=True,
+    )
+    for reason, count in manifest.rejects.items():
+        print(f"  rejected: {count:,} {reason}", flush=True)

@@ -1,0 +1,36 @@
+"""One table to build: what a job tells the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.resource import ResourceProfile
+
+from storage import tables
+from storage.tables import Manifest
+from storage.units import Unit, UnitRecord
+
+__all__ = ["TableJob"]
+
+
+@dataclass
+class TableJob:
+    """One table to build: ``settings`` and ``inputs`` decide whether a stored table is the right one."""
+
+    job: str
+    table: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+    units: Sequence[Unit] | Callable[[], Sequence[Unit]]  # a callable: found only when there is work to do
+    task: Callable[[Unit, str, str], UnitRecord]  # (unit, table folder, recipe) -> record; runs on executors
+    what: str = "pairs"
+    profile: ResourceProfile | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    finish: Callable[[Manifest], None] | None = None  # last checks before the table becomes visible
+
+    @property
+    def recipe(self) -> str:
+        """The hash that names this table's content."""
+        return tables.make_recipe(self.job, self.settings, self.inputs)

@@ -1,0 +1,44 @@
+"""The grain of work and of resuming: a unit to do, and the record of one that is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Part", "Unit", "UnitRecord"]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of work: its name, the rows it is known to have (0: unknown) and what its task needs."""
+
+    name: str
+    rows: int
+    payload: Any = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of a table. ``file`` is relative to the table's folder."""
+
+    name: str
+    file: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class UnitRecord:
+    """What one unit of work left behind; ``rows_in`` = rows of all parts + all rejects."""
+
+    unit: str
+    parts: tuple[Part, ...]
+    rows_in: int
+    rejects: dict[str, int] = field(default_factory=dict)
+    reject_file: str | None = None
+    seconds: float = 0.0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows_out(self) -> int:
+        """Rows in the part files."""
+        return sum(part.rows for part in self.parts)
