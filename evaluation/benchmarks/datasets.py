@@ -39,8 +39,7 @@ class COCOObjectDataset(BaseSegDataset):
     """COCO's 80 things as masks 1..80 in the order of their ids; 0 is everything else."""
 
     METAINFO: ClassVar[dict[str, Any]] = {
-        "classes": (BACKGROUND, *COCOStuffDataset.METAINFO["classes"][:_THINGS]),
-        "palette": [[0, 0, 0], *COCOStuffDataset.METAINFO["palette"][:_THINGS]],
+        "classes": (BACKGROUND, *COCOStuffDataset.METAINFO["classes"][:_THINGS])
     }
 
 

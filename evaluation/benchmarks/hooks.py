@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -54,13 +53,10 @@ class ProgressHook(Hook):
 class PictureHook(Hook):
     """Writes ``<folder>/<number>-<name>.png`` of the first ``count`` images: photo, truth, prediction."""
 
-    def __init__(
-        self, folder: Path, count: int, classes: Sequence[str], palette: Sequence[Sequence[int]]
-    ) -> None:
+    def __init__(self, folder: Path, count: int, classes: Sequence[str]) -> None:
         self.folder = folder
         self.count = count
         self.classes = classes
-        self.palette = np.asarray(palette, np.uint8)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
@@ -73,4 +69,4 @@ class PictureHook(Hook):
             self.folder.mkdir(parents=True, exist_ok=True)
             target = self.folder / f"{sample.sample_idx:04d}-{Path(sample.img_path).stem}.png"
             photo = read_image(sample.img_path)[..., ::-1]
-            comparison(photo, truth, guess, self.classes, self.palette).save(target)
+            comparison(photo, truth, guess, self.classes).save(target)

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def run_benchmark(job: Job, benchmark: Benchmark, model: GroupViT) -> dict[str, 
         }
     )
     with _scratch(job.out) as scratch:
-        runner = _runner(job, benchmark, segmentor, len(classes), scratch)
+        runner = _runner(job, benchmark, segmentor, classes, scratch)
         start = time.perf_counter()
         found = {key.split("/")[-1]: value for key, value in runner.test().items()}
         seconds = time.perf_counter() - start
@@ -110,17 +110,16 @@ def _lazy_dataset(benchmark: Benchmark) -> Any:
 
 
 def _runner(
-    job: Job, benchmark: Benchmark, segmentor: torch.nn.Module, classes: int, scratch: Path
+    job: Job, benchmark: Benchmark, segmentor: torch.nn.Module, classes: Sequence[str], scratch: Path
 ) -> Runner:
-    palette = _lazy_dataset(benchmark).metainfo
     hooks: list[Any] = [ProgressHook(benchmark.title)]
     if job.pictures:
         folder = job.out / "pictures" / benchmark.name
-        hooks.append(PictureHook(folder, job.pictures, palette["classes"], palette["palette"]))
+        hooks.append(PictureHook(folder, job.pictures, classes))
     dataset = {
         **benchmark.dataset,
         "test_mode": True,
-        "pipeline": _pipeline(benchmark, classes),
+        "pipeline": _pipeline(benchmark, len(classes)),
         "indices": job.limit,
         # spares reader processes a copy of the list, and costs a second
         "serialize_data": job.workers > 0,

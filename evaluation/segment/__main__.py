@@ -40,11 +40,12 @@ from configs.errors import UserError, run_entry
 from evaluation.benchmarks.catalogue import scaled
 from evaluation.class_names import BACKGROUND
 from evaluation.photos import find_pictures
+from evaluation.pictures import class_palette, colours, with_legend
 from evaluation.protocol import Protocol, check_class_names, class_texts
 from evaluation.results import file_hash
 from evaluation.segment.page import SHOWN_SHARE, PageEntry, write_segment_page
 from evaluation.segment.photo import Photo, Segmented, full_size, open_photo, segment_photos
-from evaluation.segment.pictures import blended, colours, group_picture, indexed_mask, with_legend
+from evaluation.segment.pictures import blended, group_picture, indexed_mask
 from models.groupvit import GroupViT
 from models.weights import load_model
 
@@ -70,9 +71,7 @@ class Task:
     @property
     def palette(self) -> np.ndarray:
         """(C, 3) uint8; the background is black."""
-        if self.protocol.background_threshold is None:
-            return colours(len(self.names))
-        return np.concatenate([np.zeros((1, 3), np.uint8), colours(len(self.names) - 1)])
+        return class_palette(self.names)
 
 
 def main(argv: list[str]) -> int:

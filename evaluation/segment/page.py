@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 
 from evaluation.html_pages import page_environment
-from evaluation.segment.pictures import css_colour
+from evaluation.pictures import css_colour
 
 __all__ = ["SHOWN_SHARE", "PageEntry", "write_segment_page"]
 
