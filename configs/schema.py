@@ -42,7 +42,7 @@ class CorpusConfig:
     caption_column: str = _option("caption", "table, parquet, embeddings: column with the caption")
     key_column: str = _option("", "embeddings: column with the sample's key; empty: the row number")
     metadata: str = _option(
-        "", "embeddings: metadata files (.parquet, .jsonl, .csv) in the order of the .npy files of path"
+        "", "embeddings: metadata files (.parquet, .jsonl, .csv, .tsv), paired with those of path by number"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -12,10 +11,11 @@ import pyarrow.fs as pafs
 
 from configs.errors import UserError
 from configs.schema import CorpusConfig
+from corpora.delimited import split_fields
 from corpora.samples import CAPTIONS, IMAGES
 from storage.addresses import expand, join, list_folder, resolve
 
-__all__ = ["Shard", "TableLayout", "list_shards", "split_fields"]
+__all__ = ["Shard", "TableLayout", "list_shards"]
 
 RANGE_BYTES = 16 << 20
 """Bytes of a CSV/TSV file that make one shard (about 100,000 lines of CC3M's)."""
@@ -218,20 +218,3 @@ def _layout(
         f"corpus '{corpus.name}': {address} needs columns {wanted}, its first line has {', '.join(fields)[:200] or 'nothing'}; "
         "set image_column and caption_column"
     )
-
-
-def split_fields(line: str, delimiter: str) -> list[str] | None:
-    """The fields of one line, or None if a quote is open at its end.
-
-    CSV by the book. In TSV quotes are ordinary characters, unless they enclose a field and are doubled
-    inside, as pandas writes a field that holds a tab or a quote.
-    """
-    if delimiter == "\t" and '"' not in line:
-        return line.split("\t")
-    try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
-    except csv.Error:
-        return line.split("\t") if delimiter == "\t" else None
-
-
-csv.field_size_limit(1 << 30)  # the length of a line is limited by its reader

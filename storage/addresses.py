@@ -128,10 +128,11 @@ def is_readable(address: str) -> bool:
 
 
 def expand(pattern: str) -> list[str]:
-    """The addresses of all files and folders that a pattern stands for, sorted; local ones are absolute.
+    """The addresses of all files and folders that a pattern stands for; local ones are absolute.
 
-    ``{00000..00331}`` and ``{a,b}`` are spelled out and must all exist; ``*``, ``?``, ``[..]`` match inside
-    a name, ``**`` any number of folders. Names that begin with a dot are matched only by a dot.
+    ``{00000..00331}`` and ``{a,b}`` are spelled out, in this order, and must all exist; ``*``, ``?``, ``[..]``
+    match inside a name, ``**`` any number of folders, sorted as text. Names that begin with a dot are matched
+    only by a dot.
 
     Raises:
         UserError: something in the pattern matches nothing.
@@ -141,16 +142,17 @@ def expand(pattern: str) -> list[str]:
     for address in expand_braces(pattern):
         if _WILDCARDS.isdisjoint(address) or _exists([address]) == [True]:
             plain.append(address)
+            found.append(_absolute(address))
             continue
         matches = _glob(address)
         if not matches:
             raise UserError(f"{address}: no file matches{_origin(address, pattern)}")
-        found.extend(matches)
+        found.extend(sorted(matches))
     missing = [address for address, there in zip(plain, _exists(plain), strict=True) if not there]
     if missing:
         several = f" (and {len(missing) - 1} more of {len(plain)})" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]}: no such file{several}{_origin(missing[0], pattern)}")
-    return sorted({*found, *(_absolute(address) for address in plain)})
+    return list(dict.fromkeys(found))
 
 
 def _origin(address: str, pattern: str) -> str:

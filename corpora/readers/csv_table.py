@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from configs.schema import IngestConfig
 from corpora.captions import Problem
+from corpora.delimited import split_fields
 from corpora.readers.image_folder import image_below
 from corpora.reasons import Reason
 from corpora.samples import Sample
-from corpora.shards import Shard, TableLayout, split_fields
+from corpora.shards import Shard, TableLayout
 from storage.addresses import resolve
 
 __all__ = ["find_lines", "read_table"]

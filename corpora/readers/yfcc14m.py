@@ -21,10 +21,11 @@ from collections.abc import Iterator
 
 from configs.schema import IngestConfig
 from corpora.captions import Problem, unescape
+from corpora.delimited import split_fields
 from corpora.readers.csv_table import find_lines
 from corpora.reasons import Reason
 from corpora.samples import IMAGES, Sample, sample_name, split_member_name, too_big
-from corpora.shards import Shard, TableLayout, split_fields
+from corpora.shards import Shard, TableLayout
 from storage.addresses import resolve
 
 __all__ = ["read_zip"]

@@ -11,6 +11,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import CocuConfig, CorpusConfig, IngestConfig, SparkConfig
+from corpora.embedding_files import paired_files
 from spark_jobs import import_embeddings as job
 from spark_jobs.import_embeddings import Source, check, pairs_unit, vectors_unit
 from storage import tables
@@ -54,7 +55,7 @@ def _import(folder, corpus, rows_per_part=10, **options):
     check(CocuConfig(corpora=[corpus]))
     config = IngestConfig(rows_per_part=rows_per_part, **options)
     pairs, vectors, rejects = [], [], []
-    for number, (npy, metadata) in enumerate(job._pairs_of_files(corpus)):
+    for number, (npy, metadata) in enumerate(paired_files(corpus)):
         source = Source(corpus, npy, metadata, DIMENSION, config)
         record = pairs_unit(Unit(f"{corpus.name}/{number:05d}", 0, source), f"{folder}/ws/pairs", "r")
         for part in record.parts:
@@ -243,3 +244,14 @@ def test_the_job_on_spark(spark, tmp_path, capsys):
     capsys.readouterr()
     job.run(spark, config)
     assert capsys.readouterr().out.count("nothing to do") == 2
+
+
+def test_captions_stay_with_their_vectors_when_one_side_pads_its_numbers(tmp_path):
+    for n in range(11):
+        np.save(tmp_path / f"img_emb_{n}.npy", _vectors(n))
+        _write_metadata(tmp_path / f"metadata_{n:02d}.parquet", [f"a dog of file {n}"] * ROWS, KEYS)
+    pairs, vectors, rejects = _import(tmp_path, _corpus(tmp_path, ".parquet"))
+    assert rejects == []
+    assert [row["caption"] for row in pairs] == [f"a dog of file {n}" for n in range(11) for _ in range(ROWS)]
+    exact = np.concatenate([_unit_length(_vectors(n)) for n in range(11)])
+    np.testing.assert_allclose(vectors, exact, atol=6e-4)
