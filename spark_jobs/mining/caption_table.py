@@ -1,0 +1,53 @@
+"""The table `pair_concepts`: E(y), the vocabulary's concepts in every caption."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from configs.schema import CocuConfig
+from curation.text.extraction import Extractor
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.table_job import TableJob
+from spark_jobs.engine.units import finish_unit, units_of
+from storage import tables
+from storage.tables import Manifest
+from storage.units import Unit, UnitRecord
+
+__all__ = ["build_pair_concepts"]
+
+
+def build_pair_concepts(session: SparkSession, config: CocuConfig, concepts: Manifest) -> Manifest:
+    """Find the vocabulary in all captions, or find that it was done."""
+    pairs = tables.read_manifest(config.workspace, "pairs")
+    words = tuple(concepts.files)
+    job = TableJob(
+        job="mine_concepts",
+        table="pair_concepts",
+        settings={},
+        inputs={"pairs": pairs.recipe, "concepts": concepts.recipe},
+        units=[Unit(unit.name, unit.rows, (unit.payload[0], words)) for unit in units_of(pairs)],
+        task=extract_unit,
+        what="captions",
+    )
+    return build_table(session, config, job)
+
+
+def extract_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Find the vocabulary's concepts in one part's captions (runs on an executor)."""
+    address, words = unit.payload
+    rows = tables.read_file(address, ["key", "caption"])
+    found = _extractor(words).extract(rows.column("caption").combine_chunks())
+    table = pa.table({"key": rows.column("key"), "concept_ids": found.to_list_array()})
+    return finish_unit(unit, folder, recipe, table)
+
+
+@lru_cache(maxsize=1)
+def _extractor(words: tuple[str, ...]) -> Extractor:
+    """One a Python worker: its look-up of 100,000 concepts takes a second to build."""
+    names: list[str] = []
+    for address in words:
+        names.extend(tables.read_file(address, ["concept"]).column("concept").to_pylist())
+    return Extractor(names)

@@ -1,0 +1,90 @@
+"""The vocabulary: nouns and noun phrases counted over the corpus by Spark, or the user's own list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as sql
+
+from configs.errors import UserError
+from configs.schema import CocuConfig
+from curation.text import vocabulary
+from spark_jobs.engine.units import units_of
+from storage import tables
+from storage.tables import Manifest
+
+__all__ = ["choose_concepts", "count_concepts", "lines_of"]
+
+
+def choose_concepts(session: SparkSession, config: CocuConfig, pairs: Manifest) -> list[tuple[str, int]]:
+    """(concept, count) in the order of their ids."""
+    options = config.concepts
+    stop_words = vocabulary.read_stop_words(options.stop_words) if options.stop_words else ()
+    if options.vocabulary:
+        given = [(concept, 0) for concept in vocabulary.read_vocabulary(options.vocabulary)]
+        chosen = vocabulary.select(
+            given,
+            min_count=0,
+            max_concepts=len(given),
+            stop_words=stop_words,
+            hold_out=options.hold_out,
+            keep_order=True,
+        )
+        if not chosen:
+            raise UserError(f"concepts.hold_out leaves none of the concepts in {options.vocabulary}")
+        if len(chosen) < len(given):
+            print(
+                f"mine_concepts: {len(given) - len(chosen):,} of {len(given):,} given concepts are doubles, stop words or held out",
+                flush=True,
+            )
+        return chosen
+    counts = count_concepts(
+        session, pairs, options.max_words, options.min_count, 2 * options.max_concepts + 10_000
+    )
+    chosen = vocabulary.select(
+        counts,
+        min_count=options.min_count,
+        max_concepts=options.max_concepts,
+        stop_words=stop_words,
+        hold_out=options.hold_out,
+    )
+    if not chosen:
+        raise UserError(
+            f"no concept occurs in {options.min_count} of the {pairs.rows:,} captions; lower concepts.min_count "
+            f"or give a list as concepts.vocabulary"
+        )
+    return chosen
+
+
+def lines_of(chosen: Sequence[tuple[str, int]], path: str) -> list[int]:
+    """For each concept the line of the user's list it was first on: the row of its vector."""
+    first: dict[str, int] = {}
+    for number, concept in enumerate(vocabulary.read_vocabulary(path)):
+        first.setdefault(concept, number)
+    return [first[concept] for concept, _ in chosen]
+
+
+def count_concepts(
+    session: SparkSession, pairs: Manifest, max_words: int, min_count: int, limit: int
+) -> list[tuple[str, int]]:
+    """In how many captions each noun or noun phrase occurs, most frequent first; counted by Spark."""
+    addresses = [unit.payload[0] for unit in units_of(pairs)]
+
+    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for number in batch.column(0).to_pylist():
+                captions = tables.read_file(addresses[number], ["caption"]).column("caption").combine_chunks()
+                yield vocabulary.count_batch(captions, max_words)
+
+    frame = (
+        session.range(0, len(addresses), 1, len(addresses))
+        .mapInArrow(count, "concept string, count long")
+        .groupBy("concept")
+        .agg(sql.sum("count").alias("count"))
+        .where(sql.col("count") >= min_count)
+        .orderBy(sql.desc("count"), "concept")
+        .limit(limit)
+    )
+    return [(row[0], int(row[1])) for row in frame.collect()]
