@@ -3,7 +3,7 @@
   python -m evaluation.classify --checkpoint C --data FOLDER
 
 A class is called like its folder ("tabby_cat" is a "tabby cat"), or as --names says: a JSON file
-{"n02123045": "tabby cat", ...}. Each name is put into CLIP's 80 templates for ImageNet; the mean of the
+{"n02123045": "tabby cat", ...}, or a list of names (one a line, or JSON) in the order of the folders. Each name is put into CLIP's 80 templates for ImageNet; the mean of the
 normalised text features stands for the class. A picture is resized to 8/7 of the model's image size on its short
 side and cut to the middle square, as GroupViT's authors do it; its class is the nearest in the common space.
 
@@ -34,10 +34,10 @@ from PIL import Image
 from torch.nn import functional
 
 from configs.errors import UserError, run_entry
+from configs.json_files import read_json
+from evaluation.class_lists import check_class_names, read_class_list
 from evaluation.photos import SUFFIXES, read_picture
-from evaluation.protocol import check_class_names
 from evaluation.results import file_hash
-from evaluation.semantic_gap.files import read_json
 from models.groupvit import GroupViT
 from models.pixels import normalise
 from models.templates import PROMPT_TEMPLATES
@@ -60,12 +60,15 @@ class Sample:
     label: int
 
 
-def find_samples(folder: str | Path, names: dict[str, str] | None = None) -> tuple[list[str], list[Sample]]:
+def find_samples(
+    folder: str | Path, names: dict[str, str] | Sequence[str] | None = None
+) -> tuple[list[str], list[Sample]]:
     """Class names, and the pictures below each class's folder; classes in the order of their folders.
 
     Args:
         folder: holds one folder a class; hidden ones are passed over.
-        names: folder -> name; None takes the folders' names with spaces for underscores.
+        names: folder -> name, or names in the order of the folders; None takes the folders' names with spaces for
+            underscores.
 
     Raises:
         UserError: no such folder, no class in it, a class without pictures or without a name, two names alike.
@@ -76,13 +79,7 @@ def find_samples(folder: str | Path, names: dict[str, str] | None = None) -> tup
     classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise UserError(f"--data {root}: no folder in it; it must hold one folder of pictures for each class")
-    if names is not None:
-        missing = [path.name for path in classes if path.name not in names]
-        if missing:
-            raise UserError(
-                f"--names: {len(missing)} folders of {root} are not in it, first '{missing[0]}'; add them"
-            )
-    words = [path.name.replace("_", " ") if names is None else names[path.name] for path in classes]
+    words = _named([path.name for path in classes], names, root)
     check_class_names(words, f"--data {root}" if names is None else "--names")
     samples = []
     for label, path in enumerate(classes):
@@ -93,6 +90,24 @@ def find_samples(folder: str | Path, names: dict[str, str] | None = None) -> tup
             )
         samples.extend(Sample(file, label) for file in files)
     return words, samples
+
+
+def _named(folders: Sequence[str], names: dict[str, str] | Sequence[str] | None, root: Path) -> list[str]:
+    """The class of each folder."""
+    if names is None:
+        return [folder.replace("_", " ") for folder in folders]
+    if not isinstance(names, dict):
+        if len(names) != len(folders):
+            raise UserError(
+                f"--names: {len(names)} names for {len(folders)} folders of {root}; write one a folder"
+            )
+        return list(names)
+    missing = [folder for folder in folders if folder not in names]
+    if missing:
+        raise UserError(
+            f"--names: {len(missing)} folders of {root} are not in it, first '{missing[0]}'; add them"
+        )
+    return [names[folder] for folder in folders]
 
 
 @torch.no_grad()
@@ -288,10 +303,13 @@ def _show(found: dict[str, Any], per_class: bool) -> None:
     )
 
 
-def _read_names(path: str) -> dict[str, str]:
-    names = read_json(path, "--names")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise UserError(f'--names {path}: must be {{"folder": "name", ...}}')
+def _read_names(path: str) -> dict[str, str] | list[str]:
+    """Names by folder from a JSON object, else a list."""
+    names = read_json(path, "--names") if Path(path).suffix.lower() == ".json" else None
+    if not isinstance(names, dict):
+        return read_class_list(path, "--names")
+    if not all(isinstance(name, str) for name in names.values()):
+        raise UserError(f'--names {path}: must be {{"folder": "name", ...}}, or a list of names')
     return names
 
 
@@ -304,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, help="weight file or training checkpoint")
     add("--data", required=True, help="folder with one folder of pictures for each class")
-    add("--names", help='JSON file {"folder": "name", ...}')
+    add("--names", help='JSON file {"folder": "name", ...}, or a list in the order of the folders')
     add("--out", default="workspace/classify", help="folder of results.json (%(default)s)")
     add("--per-class", action="store_true", help="print every class with what it is mistaken for")
     add("--batch", type=int, default=64, help="pictures a forward pass (%(default)s)")

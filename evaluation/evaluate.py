@@ -14,19 +14,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError, run_entry
 from evaluation.benchmarks.catalogue import FOLDER, Benchmark, check_layout, scaled, select_benchmarks
+from evaluation.class_lists import read_class_list, without_background
 from evaluation.class_names import BACKGROUND
-from evaluation.protocol import Protocol, check_class_names
+from evaluation.protocol import Protocol
 
 if TYPE_CHECKING:
     from evaluation.benchmarks.runs import Job
 
-__all__ = ["evaluate", "main", "read_classes"]
+__all__ = ["evaluate", "main"]
 
 _FOLDER_THRESHOLD = 0.95
 _GPU_BATCH = 8
@@ -66,25 +66,6 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
     return _report(options, max(count, options.processes), entries) if rank == 0 else None
 
 
-def read_classes(path: str) -> list[str]:
-    """Class names, one a line (or a JSON list), in the order of the mask ids.
-
-    Raises:
-        UserError: no such file, no text, or names that are the same.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        names = json.loads(text) if file.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--classes {path}: cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"--classes {path}: must hold a list of names")
-    names = [name.strip() for name in names if name.strip()]
-    check_class_names(names, f"--classes {path}")
-    return names
-
-
 def _completed(benchmark: Benchmark, options: argparse.Namespace) -> Benchmark:
     """One's own classes put into the benchmark ``folder``; the threshold option put in its place."""
     threshold = options.background_threshold
@@ -93,11 +74,9 @@ def _completed(benchmark: Benchmark, options: argparse.Namespace) -> Benchmark:
             raise UserError(
                 "--benchmark folder needs --classes FILE: names one a line, in the order of the mask ids"
             )
-        names = read_classes(options.classes)
-        with_background = names[0].casefold() == BACKGROUND
-        if with_background:
-            names[0] = BACKGROUND
-            check_class_names(names[1:], f"--classes {options.classes}, besides the background")
+        names = read_class_list(options.classes, "--classes")
+        without_background(names, f"--classes {options.classes}")
+        if names[0] == BACKGROUND:
             threshold = _FOLDER_THRESHOLD if threshold is None else threshold
         elif threshold is not None:
             raise UserError(

@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from configs.errors import UserError
 from models.groupvit import GroupViT, ImageFeatures
 from models.tokenize import tokenize, trim
 
 __all__ = [
-    "TEMPLATE", "Protocol", "WindowResult", "apply_background", "best_classes", "check_class_names", "class_texts",
+    "TEMPLATE", "Protocol", "WindowResult", "apply_background", "best_classes", "class_texts",
     "encode_windows", "group_maps", "resize_short_side", "segment_scores", "slide_images", "window_places",
 ]  # fmt: skip
 
@@ -63,27 +62,6 @@ class WindowResult(NamedTuple):
     """(B, G, C): P0 x P1, zero outside ``classes``."""
     classes: torch.Tensor
     """(B, top) int64, ascending: the classes kept."""
-
-
-def check_class_names(names: Sequence[str], where: str) -> None:
-    """Refuse class lists that cannot be told apart; ``where`` names the file or option.
-
-    Raises:
-        UserError: no class, an empty name, or two names that differ in case and spaces only.
-    """
-    if not names:
-        raise UserError(f"{where}: no class names; write at least one")
-    seen: dict[str, int] = {}
-    for number, name in enumerate(names, start=1):
-        key = " ".join(name.split()).casefold()
-        if not key:
-            raise UserError(f"{where}: class {number} has no name; write one or remove it")
-        if key in seen:
-            raise UserError(
-                f"{where}: classes {seen[key]} and {number} are both '{name.strip()}'; "
-                "give each class a name of its own"
-            )
-        seen[key] = number
 
 
 @torch.no_grad()

@@ -26,8 +26,8 @@ import evaluation.benchmarks.metric
 import evaluation.benchmarks.segmentor  # noqa: F401  (registers itself)
 from evaluation.benchmarks.catalogue import Benchmark
 from evaluation.benchmarks.hooks import PictureHook, ProgressHook
+from evaluation.class_lists import check_class_names
 from evaluation.class_names import prompt_names
-from evaluation.protocol import check_class_names
 from models.groupvit import GroupViT
 from models.weights import load_model
 

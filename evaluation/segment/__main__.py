@@ -38,10 +38,11 @@ from PIL import Image
 
 from configs.errors import UserError, run_entry
 from evaluation.benchmarks.catalogue import scaled
+from evaluation.class_lists import read_class_words, without_background
 from evaluation.class_names import BACKGROUND
 from evaluation.photos import find_pictures
 from evaluation.pictures import class_palette, colours, with_legend
-from evaluation.protocol import Protocol, check_class_names, class_texts
+from evaluation.protocol import Protocol, class_texts
 from evaluation.results import file_hash
 from evaluation.segment.page import SHOWN_SHARE, PageEntry, write_segment_page
 from evaluation.segment.photo import Photo, Segmented, full_size, open_photo, segment_photos
@@ -49,7 +50,7 @@ from evaluation.segment.pictures import blended, group_picture, indexed_mask
 from models.groupvit import GroupViT
 from models.weights import load_model
 
-__all__ = ["main", "read_class_words", "segment_files"]
+__all__ = ["main", "segment_files"]
 
 _THRESHOLD = 0.95  # PASCAL VOC's
 _TOGETHER = 4  # photos whose windows share batches
@@ -245,25 +246,6 @@ def _write_results(
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def read_class_words(text: str) -> list[str]:
-    """Class names from "dog, grass, sky", or from a file with one a line.
-
-    Raises:
-        UserError: none, an empty one, or the same one twice.
-    """
-    file = Path(text)
-    if "," not in text and file.suffix == ".txt":
-        try:
-            names = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--classes {text}: cannot be read as text: {error}") from None
-    else:
-        names = text.split(",")
-    names = [" ".join(name.split()) for name in names]
-    check_class_names(names, "--classes")
-    return names
-
-
 def _wanted(options: argparse.Namespace) -> tuple[list[str], float | None]:
     """Class names without the background, and its threshold if there is one; all options are looked at."""
     for name in ("short_side", "window", "stride", "top", "max_windows"):
@@ -271,19 +253,13 @@ def _wanted(options: argparse.Namespace) -> tuple[list[str], float | None]:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be 1 or more")
     if options.template.count("{}") != 1:
         raise UserError(f"--template '{options.template}': must hold {{}} once, for the class")
-    names = read_class_words(options.classes)
+    names = read_class_words(options.classes, "--classes")
     threshold = options.background_threshold
     if threshold is not None and not 0 < threshold <= 1:
         raise UserError(f"--background-threshold {threshold:g}: must be above 0 and at most 1")
-    if BACKGROUND in [name.casefold() for name in names[1:]]:
-        raise UserError(
-            f"--classes: write '{BACKGROUND}' first; it stands for pixels that are none of the others"
-        )
-    if names[0].casefold() == BACKGROUND:
-        names = names[1:]
-        threshold = _THRESHOLD if threshold is None else threshold
-        check_class_names(names, f"--classes, besides {BACKGROUND}")
-    return names, threshold
+    if names[0] == BACKGROUND and threshold is None:
+        threshold = _THRESHOLD
+    return without_background(names, "--classes"), threshold
 
 
 def _protocol(options: argparse.Namespace, image_size: int, threshold: float | None) -> Protocol:
@@ -313,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("photos", nargs="+", help="files, folders, quoted patterns")
     add("--checkpoint", required=True, help="weight file or training checkpoint")
-    add("--classes", required=True, help='"dog, grass, sky", or a .txt file with one class a line')
+    add("--classes", required=True, help='"dog, grass, sky", or a file: one class a line, or JSON')
     add("--out", default="workspace/segment", help="folder of the page and the pictures (%(default)s)")
     add("--background-threshold", type=float, metavar="T",
         help="pixels whose best class scores below min(T, the window's best) stay background; 0.95 for few classes, "

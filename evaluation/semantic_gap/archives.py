@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from evaluation.semantic_gap.files import read_json_lines
+from configs.json_files import read_json_lines
 from storage import tables
 
 __all__ = ["read_archives"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.json_files import read_json
 from curation.text.extraction import Extractor
 from curation.text.words import match_words
-from evaluation.semantic_gap.files import read_json
 
 __all__ = ["LabelMatcher", "read_synonyms"]
 

@@ -9,39 +9,23 @@ import numpy as np
 from PIL import Image
 
 from configs.errors import UserError
+from evaluation.class_lists import read_numbered_classes, without_background
+from evaluation.class_names import BACKGROUND
 from evaluation.photos import PICTURE_ERRORS
-from evaluation.semantic_gap.files import read_json
 from evaluation.semantic_gap.truth import Picture
 
 __all__ = ["read_classes", "read_masks"]
 
-_BACKGROUND = "background"
-
 
 def read_classes(path: str | Path) -> dict[int, str]:
-    """Index in the masks -> class name, background left out.
-
-    From JSON: [{"index": 1, "name": "person"}, ...], {"1": "person", ...}, or ["background", "person", ...].
+    """Index in the masks -> class name, background left out; a file as evaluation.class_lists takes it.
 
     Raises:
-        UserError: no such file, another form, or a name given twice.
+        UserError: as there, or no class but the background.
     """
-    values = read_json(path, "--classes")
-    try:
-        if isinstance(values, dict):
-            pairs = [(int(index), str(name)) for index, name in values.items()]
-        elif all(isinstance(entry, str) for entry in values):
-            pairs = list(enumerate(values))
-        else:
-            pairs = [(int(entry["index"]), str(entry["name"])) for entry in values]
-    except (ValueError, TypeError, KeyError):
-        raise UserError(
-            f'--classes {path}: write {{"1": "person", ...}}, a list of names (the first is index 0) or of {{"index", "name"}}'
-        ) from None
-    classes = {index: name for index, name in pairs if name != _BACKGROUND}
-    if not classes or len(set(classes.values())) < len(pairs) - sum(name == _BACKGROUND for _, name in pairs):
-        raise UserError(f"--classes {path}: holds no class, or an index or a name twice")
-    return classes
+    classes = read_numbered_classes(path, "--classes")
+    without_background(list(classes.values()), f"--classes {path}")
+    return {index: name for index, name in classes.items() if name != BACKGROUND}
 
 
 def read_masks(folder: str | Path, classes: dict[int, str], min_area: float = 0.0) -> list[Picture]:

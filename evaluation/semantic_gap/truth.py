@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import UserError
-from evaluation.semantic_gap.files import read_json_lines
+from configs.json_files import read_json_lines
 from evaluation.semantic_gap.labels import LabelMatcher
 
 __all__ = ["Picture", "Truth", "build_truth", "read_captions", "read_pictures", "with_captions"]

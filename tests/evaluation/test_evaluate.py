@@ -316,7 +316,7 @@ def never_loaded(monkeypatch):
         (["--benchmark", "voc"], "PASCAL VOC has 1,449 images, found 3"),
         (["--benchmark", "cityscapes", "--data", "{root}/VOCdevkit"], r"leftImg8bit/val: folder missing"),
         (["--benchmark", "folder"], "needs --classes FILE"),
-        (["--benchmark", "folder", "--classes", "{root}/none.txt"], "cannot be read"),
+        (["--benchmark", "folder", "--classes", "{root}/none.txt"], "no such file"),
         (["--benchmark", "ade20k", "--background-threshold", "0.5"], "ADE20K has no background"),
         (["--benchmark", "voc", "--background-threshold", "95"], "not between 0 and 1"),
         (["--benchmark", "voc", "--batch", "0"], "--batch: 0 is too small"),

@@ -8,12 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from configs.errors import UserError
 from evaluation.protocol import (
     Protocol,
     apply_background,
     best_classes,
-    check_class_names,
     class_texts,
     encode_windows,
     group_maps,
@@ -300,19 +298,6 @@ def test_class_texts_are_those_of_the_template_and_unit_rows():
     torch.testing.assert_close(found, expected)
     many = class_texts(model, [f"thing {n}" for n in range(300)])
     torch.testing.assert_close(many[299:], class_texts(model, ["thing 299"]))
-
-
-@pytest.mark.parametrize(
-    ("names", "told"),
-    [
-        (["dog", "cat", " Dog "], "classes 1 and 3 are both 'Dog'"),
-        (["dog", " "], "class 2 has no name"),
-        ([], "no class"),
-    ],
-)
-def test_class_lists_that_cannot_be_told_apart_are_refused(names, told):
-    with pytest.raises(UserError, match=f"classes.txt.*{told}"):
-        check_class_names(names, "classes.txt")
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (30, 40), (101, 3000), (1024, 2048)])

@@ -20,8 +20,8 @@ from evaluation.benchmarks.catalogue import (
     select_benchmarks,
 )
 from evaluation.benchmarks.runs import class_names
+from evaluation.class_lists import check_class_names
 from evaluation.class_names import imagenet_s_names, prompt_names
-from evaluation.protocol import check_class_names
 from tests.evaluation.benchmarks.layouts import IMAGES, make_layout
 
 # method.md section 4: images, classes with background, short side, window, stride, threshold

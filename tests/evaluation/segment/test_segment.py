@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from configs.errors import UserError
-from evaluation.segment.__main__ import main, read_class_words
+from evaluation.segment.__main__ import main
 from evaluation.segment.pictures import indexed_mask
 from models.groupvit import GroupViT, GroupViTConfig
 from models.pixels import MEAN, STD
@@ -213,11 +213,6 @@ def test_what_is_wrong_is_said_before_anything_is_written(checkpoint, tmp_path, 
     with pytest.raises(UserError, match=message):
         main([*base, *(text.format(tmp_path) for text in arguments)])
     assert not (tmp_path / "out").exists()
-
-
-def test_classes_may_stand_in_a_file(tmp_path):
-    (tmp_path / "words.txt").write_text("dog, or cat\n\n blue   sky \n")
-    assert read_class_words(str(tmp_path / "words.txt")) == ["dog, or cat", "blue sky"]
 
 
 def test_masks_of_many_classes_are_not_cut_to_a_byte(tmp_path):

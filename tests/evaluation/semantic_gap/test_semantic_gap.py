@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
-import evaluation
+import evaluation.semantic_gap
 from configs.errors import UserError
 from evaluation.semantic_gap.__main__ import main
 from evaluation.semantic_gap.archives import read_archives
@@ -322,7 +322,8 @@ def test_the_gap_of_real_coco_photos_is_the_one_measured_by_hand(real_data):
     classes = read_classes(folder / "classes.json")
     captions = read_captions(folder / "pairs.jsonl", "file")
     matcher = LabelMatcher(
-        list(classes.values()), read_synonyms(Path(evaluation.__file__).parent / "coco_synonyms.json")
+        list(classes.values()),
+        read_synonyms(Path(evaluation.semantic_gap.__file__).parent / "coco_synonyms.json"),
     )
     truth = build_truth(with_captions(read_masks(folder / "masks", classes), captions, stems=True), matcher)
     rows = measure_gap(truth, matcher, {}).areas
