@@ -31,7 +31,7 @@ from spark_jobs.engine.commits import VERSION, build_table
 from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import part_address, units_of
-from spark_jobs.engine.waves import attempt_number, map_units
+from spark_jobs.engine.waves import attempt_name, map_units
 from storage import tables
 from storage.addresses import join, resolve
 from storage.locks import hold_lock
@@ -243,7 +243,7 @@ def encode_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Encode a group of parts (runs on an executor): FAISS codes, and the cosines of its captions' concepts."""
     pairs, concept_files, trained = unit.payload
     embeddings = read_concepts(concept_files)[1]
-    attempt = attempt_number()
+    attempt = attempt_name()
     cosines: list[pa.Array] = []
     vectors: list[np.ndarray] = []
     for images, captions in pairs:
@@ -291,7 +291,7 @@ def _join(
             )
 
     def work(_unit: Unit) -> str:
-        inner = f"_parts/{recipe}/{attempt_number()}"
+        inner = f"_parts/{recipe}/{attempt_name()}"
         metadata = _write_at(join(workspace, "index", inner), write)
         return json.dumps({"folder": inner, "metadata": metadata})
 

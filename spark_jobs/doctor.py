@@ -154,13 +154,13 @@ def _gpus(promised: bool) -> str:
 
 
 def _workspace(workspace: str, marker: str) -> str:
-    """Write, rename, replace and read back, in a folder of its own."""
+    """Write, replace and read back, in a folder of its own."""
     filesystem, seen = resolve(marker)
     folder = tables.join(workspace, f"_doctor-{uuid.uuid4().hex}")
     path = resolve(folder)[1]
     rows = pa.table({"key": ["a", "b"]})
     try:
-        # The two ways in which jobs write: a part file under a temporary name, a small file replaced.
+        # The two ways in which jobs write: a part file, a small file replaced.
         tables.write_part(folder, "_parts/part.parquet", rows, rows.schema)
         if tables.read_file(tables.join(folder, "_parts/part.parquet")).num_rows != 2:
             raise UserError(f"{workspace}: a file that was just written reads as another one")
@@ -180,7 +180,7 @@ def _workspace(workspace: str, marker: str) -> str:
             f"s3a:// or a network disk)"
         )
     kind = "local disk" if isinstance(filesystem, pafs.LocalFileSystem) else filesystem.type_name
-    return f"{workspace} is writable and shared, renames work ({kind})"
+    return f"{workspace} is writable and shared ({kind})"
 
 
 def _model(config: CocuConfig, fingerprint: str) -> str:

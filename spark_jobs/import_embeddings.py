@@ -30,7 +30,7 @@ from corpora.samples import sample_name
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, rejects_table
-from spark_jobs.engine.waves import attempt_number
+from spark_jobs.engine.waves import attempt_name
 from storage import tables
 from storage.addresses import file_sizes
 from storage.tables import Manifest
@@ -201,7 +201,7 @@ def _write_pairs(
     """The rows as parts of ``rows_per_part``, and their record."""
     source: Source = unit.payload
     size = source.options.rows_per_part
-    attempt = attempt_number()
+    attempt = attempt_name()
     parts = []
     for start in range(0, len(good), size):
         keys, captions = zip(*good[start : start + size], strict=True)

@@ -20,7 +20,7 @@ from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
 from corpora.shards import Shard, list_shards
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
-from spark_jobs.engine.waves import attempt_number
+from spark_jobs.engine.waves import attempt_name
 from storage import tables
 from storage.addresses import file_sizes
 from storage.tables import Manifest
@@ -97,7 +97,7 @@ def _fingerprint(shards: list[Shard]) -> str:
 def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Ingest one shard (runs on an executor)."""
     shard, options = unit.payload
-    attempt = attempt_number()
+    attempt = attempt_name()
     parts: list[Part] = []
     reasons: Counter[str] = Counter()
     rejected: list[pa.Table] = []

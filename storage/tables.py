@@ -6,8 +6,9 @@ A table is a folder of the workspace::
     <table>/_progress-<recipe>.json    what is committed so far of one that is being built
     <table>/_parts/<recipe>/...        part files
 
-Part files are written by tasks under a temporary name and renamed; only the driver writes manifests. A
-reader goes through :func:`read_manifest` and so sees a whole table or none. No Spark in here: training
+Tasks write part files under names that no other attempt has (on an object store a rename would be a copy of
+every image); only the driver writes manifests. A reader goes through :func:`read_manifest` and so sees a whole
+table or none; half a file of a killed task is named by no manifest and removed with the other orphans. No Spark in here: training
 and evaluation read tables too.
 """
 
@@ -220,7 +221,7 @@ def part_path(recipe: str, name: str, attempt: int | str) -> str:
     """Where a task attempt writes a part, relative to the table's folder.
 
     The part's name holds slashes (corpus, shard); the attempt makes the file of a repeated or
-    speculative task another one.
+    speculative task, or of another run, another one.
     """
     corpus, _, rest = name.partition("/")
     return f"_parts/{recipe}/corpus={corpus}/{rest.replace('/', '--')}.{attempt}.parquet"
@@ -233,19 +234,18 @@ def write_part(
     schema: pa.Schema,
     row_group_rows: int = 2500,
 ) -> int:
-    """Write one part file under a temporary name, then rename it; returns its rows.
+    """Write one part file; returns its rows.
 
-    ``file`` is relative to ``folder``. zstd, since JPEG bytes do not shrink and text does.
+    ``file`` is relative to ``folder`` and no other attempt's (:func:`part_path`). zstd, since JPEG bytes do not shrink and text does.
     """
     filesystem, path = resolve(join(folder, file))
     filesystem.create_dir(posixpath.dirname(path), recursive=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     rows = 0
     binary = [name for name in schema.names if name in ("image", "embedding")]
     dictionary = [name for name in schema.names if name in ("corpus", "reason", "stage")]
     try:
         with (
-            filesystem.open_output_stream(temporary) as sink,
+            filesystem.open_output_stream(path) as sink,
             pq.ParquetWriter(
                 sink,
                 schema,
@@ -257,11 +257,10 @@ def write_part(
             for table in [tables] if isinstance(tables, pa.Table) else tables:
                 writer.write_table(table.cast(schema), row_group_size=row_group_rows)
                 rows += table.num_rows
-        filesystem.move(temporary, path)
     except BaseException:
         # Never created, or the disk that failed us fails again: the first error is the one to tell.
         with contextlib.suppress(OSError):
-            filesystem.delete_file(temporary)
+            filesystem.delete_file(path)
         raise
     return rows
 

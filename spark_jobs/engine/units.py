@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from corpora.ingest_shard import REJECTS_SCHEMA
-from spark_jobs.engine.waves import attempt_number
+from spark_jobs.engine.waves import attempt_name
 from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
@@ -85,7 +85,7 @@ def finish_unit(
     row_group_rows: int = 2500,
 ) -> UnitRecord:
     """Write a unit's part and its rejects; the record for the manifest."""
-    attempt = attempt_number()
+    attempt = attempt_name()
     file = tables.part_path(recipe, unit.name, attempt)
     count = tables.write_part(folder, file, rows, rows.schema, row_group_rows)
     reject_file = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from spark_jobs.engine.versions import insist_on, versions
 from storage import tables
 from storage.units import Part, Unit, UnitRecord
 
-__all__ = ["attempt_number", "map_units", "run_waves"]
+__all__ = ["attempt_name", "map_units", "run_waves"]
 
 
 def run_waves(
@@ -151,7 +152,10 @@ def map_units(
     return [bytes(row[1]) for row in sorted(rows, key=lambda row: row[0])]
 
 
-def attempt_number() -> int:
-    """A number that no other attempt of any task of this application has (0 outside of tasks)."""
+def attempt_name() -> str:
+    """A name that no other attempt of any task has, of this application or another (part files bear it).
+
+    A driver that was killed may leave tasks behind that still write while the next run does their units.
+    """
     context = TaskContext.get()
-    return context.taskAttemptId() if context else 0
+    return f"{context.taskAttemptId() if context else 0}-{uuid.uuid4().hex[:12]}"

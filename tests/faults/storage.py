@@ -61,7 +61,7 @@ def disk_full(session: SparkSession, corpus: Corpus, scratch: Path) -> Outcome:
         rows = harness.table_rows(workspace, "pairs", ["key"])
         if again or rows.num_rows != corpus.samples or harness.duplicates(rows):
             outcome.verdict = f"with room again: {rows.num_rows} rows, {again}"
-        elif list(workspace.rglob("*.tmp")):
+        elif harness.stray_files(workspace, "pairs"):
             outcome.verdict = "halves of files were left"
     return outcome
 

@@ -62,9 +62,13 @@ def test_orphans_of_other_attempts_and_recipes_are_removed(tmp_path):
     kept = _write(tmp_path, "demo/00000-00000", ["a"], attempt=1)
     _write(tmp_path, "demo/00000-00000", ["a"], attempt=2)
     _write(tmp_path, "demo/00000-00000", ["z"], attempt=1, recipe="r0")
+    # What a task left that was killed while it wrote.
+    half = tmp_path / "pairs" / tables.part_path("r1", "demo/00000-00000", 3)
+    half.write_bytes((tmp_path / "pairs" / kept.file).read_bytes()[:40])
     manifest = _manifest(tmp_path, units=[UnitRecord("demo/00000", (kept,), 1)], status="complete")
     tables.write_manifest(manifest)
-    assert tables.delete_orphans(manifest) == 2
+    assert tables.read_parts(tables.read_manifest(str(tmp_path), "pairs")).column("key").to_pylist() == ["a"]
+    assert tables.delete_orphans(manifest) == 3
     left = list((tmp_path / "pairs").rglob("*.parquet"))
     assert [str(path) for path in left] == manifest.files
 

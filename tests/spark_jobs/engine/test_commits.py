@@ -10,7 +10,7 @@ from configs.schema import CocuConfig, SparkConfig
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.task_errors import translated
-from spark_jobs.engine.waves import attempt_number, map_units
+from spark_jobs.engine.waves import attempt_name, map_units
 from storage import tables
 from storage.units import Part, Unit, UnitRecord
 
@@ -18,7 +18,7 @@ SCHEMA = pa.schema([("key", pa.string())])
 
 
 def write_rows(unit: Unit, folder: str, recipe: str) -> UnitRecord:
-    attempt = attempt_number()
+    attempt = attempt_name()
     if unit.payload == "fails once" and not _seen(folder):
         raise RuntimeError("a task that fails the first time")
     if unit.payload == "mistake":
@@ -64,6 +64,14 @@ def _units(count, **payloads):
 
 def _keys(folder):
     return tables.read_parts(tables.read_manifest(str(folder), "pairs")).column("key").to_pylist()
+
+
+def test_no_two_attempts_write_to_one_file(spark):
+    """Of one application by Spark's number, of two by chance: a killed driver's tasks may still be at work."""
+    names = map_units(spark, _units(4), lambda _: attempt_name())
+    assert len({name.partition(b"-")[0] for name in names}) == 4
+    assert attempt_name().partition("-")[0] == attempt_name().partition("-")[0] == "0"
+    assert attempt_name() != attempt_name()
 
 
 EXPECTED = [f"demo/{n:05d}/{row}" for n in range(9) for row in range(n + 1)]
