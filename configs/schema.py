@@ -38,8 +38,12 @@ class CorpusConfig:
         "", "shards: braces and globs allowed ({00000..00331}.tar, part-*.parquet), or a folder"
     )
     image_root: str = _option("", "table and yfcc14m: folder (or zips) the image paths are relative to")
-    image_column: str = _option("image", "table, parquet: column with the image path or bytes")
-    caption_column: str = _option("caption", "table, parquet, embeddings: column with the caption")
+    image_column: str = _option(
+        "image", "table, parquet: column with the image path or bytes; webdataset, files: suffix of images"
+    )
+    caption_column: str = _option(
+        "caption", "column with the caption; webdataset, files: suffix of captions, or key of the JSON"
+    )
     key_column: str = _option("", "embeddings: column with the sample's key; empty: the row number")
     metadata: str = _option(
         "", "embeddings: metadata files (.parquet, .jsonl, .csv, .tsv), paired with those of path by number"

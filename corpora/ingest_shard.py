@@ -16,7 +16,7 @@ from corpora.decode_pool import Clock, DecodePool, Job
 from corpora.images import Prepared, prepare_image
 from corpora.readers.open_shard import read_samples
 from corpora.reasons import Reason
-from corpora.samples import LazyImage, Sample
+from corpora.samples import LazyBytes, Sample
 from corpora.shards import Shard
 
 __all__ = ["PAIRS_SCHEMA", "REJECTS_SCHEMA", "Chunk", "ingest_shard"]
@@ -54,7 +54,7 @@ class _Waiting:
 
     name: str
     caption: str = ""
-    job: Job[bytes | LazyImage | None, Prepared | Problem] | None = None
+    job: Job[bytes | LazyBytes | None, Prepared | Problem] | None = None
     problem: Problem | None = None
     size: int = 0
 
@@ -156,7 +156,7 @@ def _check(sample: Sample, seen: set[str], config: IngestConfig) -> str | Proble
     return sample.problem or clean_caption(sample.caption, config)
 
 
-def _decode(image: bytes | LazyImage | None, clock: Clock, config: IngestConfig) -> Prepared | Problem:
+def _decode(image: bytes | LazyBytes | None, clock: Clock, config: IngestConfig) -> Prepared | Problem:
     data = image() if callable(image) else image
     return data if isinstance(data, Problem) else prepare_image(data, config, clock)
 

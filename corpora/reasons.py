@@ -12,6 +12,8 @@ class Reason(StrEnum):
 
     UNREADABLE_SHARD = "unreadable_shard"
     TRUNCATED_SHARD = "truncated_shard"
+    NO_SAMPLE = "no_sample"
+    SCATTERED_SAMPLE = "scattered_sample"
     DUPLICATE_KEY = "duplicate_key"
     MALFORMED_ROW = "malformed_row"
     PATH_OUTSIDE = "path_outside"
@@ -34,6 +36,8 @@ class Reason(StrEnum):
 EXPLANATIONS: dict[Reason, str] = {
     Reason.UNREADABLE_SHARD: "the shard, or a part of it, cannot be opened or is not of the corpus' format",
     Reason.TRUNCATED_SHARD: "the shard ends early or is damaged; samples before that point are kept",
+    Reason.NO_SAMPLE: "files of the shard that belong to no sample, or a shard without any; one row a shard",
+    Reason.SCATTERED_SAMPLE: "image and caption do not follow each other in the archive",
     Reason.DUPLICATE_KEY: "the shard has another sample of this name; the first one counts",
     Reason.MALFORMED_ROW: "the line is no row of the table: too few columns, an open quote, or endless",
     Reason.PATH_OUTSIDE: "the image's path leads out of corpora[].image_root",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from configs.schema import CorpusConfig
 from corpora.captions import Problem
 from corpora.reasons import Reason
 
@@ -15,22 +17,25 @@ __all__ = [
     "CAPTIONS",
     "IMAGES",
     "MOST_JSON_BYTES",
-    "LazyImage",
+    "LazyBytes",
+    "Part",
     "Sample",
+    "Suffixes",
     "assemble",
     "sample_name",
-    "split_member_name",
     "too_big",
 ]
 
-IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+IMAGES = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff")
 """Suffixes of images; if a sample has several, the first of these counts."""
 CAPTIONS = ("txt", "text", "caption")
 """Suffixes of captions: img2dataset's, and `text`, as GroupViT's and CoCu's converters write."""
 MOST_JSON_BYTES = 8 << 20
 _LONGEST_NAME = 160
 
-LazyImage = Callable[[], "bytes | Problem"]
+LazyBytes = Callable[[], "bytes | Problem"]
+Part = bytes | Problem | LazyBytes
+"""The content of a file: read, to be read where it is needed, or what is wrong with it."""
 
 
 @dataclass
@@ -42,9 +47,32 @@ class Sample:
     """
 
     name: str
-    image: bytes | LazyImage | None = None
+    image: bytes | LazyBytes | None = None
     caption: bytes | str | None = None
     problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Suffixes:
+    """Which of a sample's files is what. The JSON's captions stand under ``json_key``."""
+
+    images: tuple[str, ...] = IMAGES
+    captions: tuple[str, ...] = CAPTIONS
+    json_key: str = "caption"
+    chosen: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, options: CorpusConfig) -> Suffixes:
+        """The corpus' ``image_column`` and ``caption_column``, where set, go before the usual ones."""
+        usual = CorpusConfig()
+        image = () if options.image_column == usual.image_column else (options.image_column.lower(),)
+        caption = () if options.caption_column == usual.caption_column else (options.caption_column.lower(),)
+        return cls((*image, *IMAGES), (*caption, *CAPTIONS), options.caption_column, (*image, *caption))
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All that matter."""
+        return (*self.images, *self.captions, "json")
 
 
 def sample_name(text: str) -> str:
@@ -56,38 +84,61 @@ def sample_name(text: str) -> str:
     return name
 
 
-def split_member_name(path: str) -> tuple[str, str]:
-    """webdataset's rule: the sample's name ends at the first dot of the base name, the rest is the suffix."""
-    folder, slash, base = path.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    return (f"{folder.lstrip('./')}{slash}{stem}".lstrip("/") if stem else ""), suffix.lower()
-
-
 def too_big(size: int) -> Problem:
     """The problem of an image file above the limit."""
     return Problem(Reason.IMAGE_TOO_BIG, f"{size} bytes")
 
 
-def assemble(name: str, parts: Mapping[str, bytes | LazyImage | Problem]) -> Sample:
-    """A sample from its members by suffix: an image, and a caption of its own or in the JSON."""
-    image = next((parts[suffix] for suffix in IMAGES if suffix in parts), None)
-    caption = next((parts[suffix] for suffix in CAPTIONS if suffix in parts), None)
-    if caption is None and "json" in parts:
-        caption = _caption_of_json(parts["json"])
+def assemble(name: str, parts: Mapping[str, Part], others: Sequence[str], suffixes: Suffixes) -> Sample:
+    """A sample from its files by suffix: an image, and a caption of its own or in the JSON.
+
+    ``others`` are the suffixes of its further files, for the sentence on what is missing.
+    """
+    found = ", ".join(f".{suffix}" if suffix else "no suffix" for suffix in (*parts, *others))
+    image = next((parts[suffix] for suffix in suffixes.images if suffix in parts), None)
+    if image is None:
+        text = f"its files end in {found}; images in {', '.join(suffixes.images)}"
+        return Sample(sample_name(name), problem=Problem(Reason.MISSING_IMAGE, text))
+    caption = _caption(parts, suffixes)
+    if caption is None:
+        text = f"its files end in {found}; captions in {', '.join(suffixes.captions)} or json"
+        caption = Problem(Reason.MISSING_CAPTION, text)
     for part in (image, caption):
         if isinstance(part, Problem):
             return Sample(sample_name(name), problem=part)
     return Sample(sample_name(name), image, caption)  # type: ignore[arg-type]
 
 
-def _caption_of_json(data: object) -> str | Problem | None:
-    if not isinstance(data, bytes):
-        return data if isinstance(data, Problem) else None
+def _caption(parts: Mapping[str, Part], suffixes: Suffixes) -> bytes | str | Problem | None:
+    """The file that the corpus' options name; else the JSON's key that they name; else the usual files."""
+    order = [suffix for suffix in suffixes.captions if suffix in parts]
+    if "json" in parts and not (order and (order[0] in suffixes.chosen or suffixes.json_key == "caption")):
+        found = _caption_of_json(_content(parts["json"]), suffixes.json_key)
+        if not order or isinstance(found, str):
+            return found
+    return _content(parts[order[0]]) if order else None
+
+
+def _content(part: Part) -> bytes | Problem:
+    return part() if callable(part) else part
+
+
+def _caption_of_json(data: bytes | Problem, key: str) -> str | Problem:
+    if isinstance(data, Problem):
+        return data
     try:
         values = json.loads(data)
     except UnicodeDecodeError:
         return Problem(Reason.CAPTION_NOT_UTF8, "in the JSON")
     except (ValueError, RecursionError) as error:
         return Problem(Reason.MISSING_CAPTION, f"the JSON is damaged: {error}"[:200])
-    caption = values.get("caption") if isinstance(values, dict) else None
-    return caption if isinstance(caption, str) else None
+    caption = values.get(key) if isinstance(values, dict) else None
+    return caption if isinstance(caption, str) else Problem(Reason.MISSING_CAPTION, _no_caption(values, key))
+
+
+def _no_caption(values: Any, key: str) -> str:
+    if not isinstance(values, dict):
+        return f"the JSON is a {type(values).__name__}, not an object"
+    if key in values:
+        return f"the JSON's '{key}' is {'null' if values[key] is None else f'a {type(values[key]).__name__}'}"
+    return f"the JSON has no '{key}' but {', '.join(values)[:100] or 'nothing'}; set caption_column"

@@ -12,7 +12,8 @@ import pyarrow.fs as pafs
 from configs.errors import UserError
 from configs.schema import CorpusConfig
 from corpora.delimited import split_fields
-from corpora.samples import CAPTIONS, IMAGES
+from corpora.folder_runs import cut_into_runs, own_files, relative_files
+from corpora.samples import IMAGES, Suffixes
 from storage.addresses import expand, join, list_folder, resolve
 
 __all__ = ["Shard", "TableLayout", "list_shards"]
@@ -44,7 +45,7 @@ class TableLayout:
 
 @dataclass(frozen=True)
 class Shard:
-    """What one task reads. ``start`` and ``end`` are bytes of a table or files of a folder; 0, 0 is all of it."""
+    """What one task reads. ``start`` and ``end`` are bytes of a table, ``files`` some of a folder; without, all."""
 
     corpus: str
     name: str
@@ -55,7 +56,7 @@ class Shard:
     end: int = 0
     layout: TableLayout | None = None
     tables: tuple[tuple[str, TableLayout], ...] = ()
-    recursive: bool = True
+    files: tuple[str, ...] = field(repr=False, default=())
 
 
 def list_shards(corpus: CorpusConfig) -> list[Shard]:
@@ -130,30 +131,35 @@ def _safe(part: str) -> str:
 
 
 def _folder_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
-    """One shard a folder (img2dataset's 00000, 00001, ...); files right in the root are cut into equal runs."""
-    folders: list[tuple[str, int, int, bool]] = []
+    """One shard a folder (img2dataset's 00000, 00001, ...); large ones, and the root's own files, are cut."""
+    suffixes = Suffixes.of(corpus)
+    labels: list[str] = []
+    found: list[tuple[str, tuple[str, ...]]] = []
+    names: list[str] = []
     for address in addresses:
         filesystem, path = resolve(address)
         if filesystem.get_file_info(path).type != pafs.FileType.Directory:
             raise UserError(f"corpus '{corpus.name}': {address} is a file; format 'files' takes folders")
         infos = list_folder(filesystem, path)
+        names.extend(info.base_name for info in infos)
+        for start, files in cut_into_runs(own_files(infos, suffixes), suffixes, FILES_A_SHARD):
+            labels.append(join(address, f"files-{start:08d}"))
+            found.append((address, tuple(files)))
         below = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
-        folders.extend((join(address, name), 0, 0, True) for name in below if not name.startswith((".", "_")))
-        own = {info.base_name.partition(".")[0] for info in infos if _is_sample_file(info)}
-        runs = range(0, len(own), FILES_A_SHARD)
-        folders.extend((address, start, min(start + FILES_A_SHARD, len(own)), False) for start in runs)
-    if not folders:
-        raise UserError(f"corpus '{corpus.name}': no folders and no images in {corpus.path}")
-    labels = [address if deep else join(address, f"files-{start:08d}") for address, start, _, deep in folders]
+        for folder in (join(address, name) for name in below if not name.startswith((".", "_"))):
+            inner = resolve(folder)[1]
+            paths = relative_files(list_folder(filesystem, inner, recursive=True), inner)
+            runs = cut_into_runs(paths, suffixes, FILES_A_SHARD)
+            whole = len(runs) < 2  # its task lists it again, so that no paths need to be sent
+            labels.extend([folder] if whole else [join(folder, f"files-{start:08d}") for start, _ in runs])
+            found.extend([(folder, ())] if whole else [(folder, tuple(files)) for _, files in runs])
+    if not found:
+        seen = f"; it holds {', '.join(names[:5])}" if names else ""
+        raise UserError(f"corpus '{corpus.name}': no folders and no images in {corpus.path}{seen}")
     return [
-        Shard(corpus.name, name, address, corpus.format, corpus, start, end, recursive=deep)
-        for name, (address, start, end, deep) in zip(_names(labels), folders, strict=True)
+        Shard(corpus.name, name, address, corpus.format, corpus, files=files)
+        for name, (address, files) in zip(_names(labels), found, strict=True)
     ]
-
-
-def _is_sample_file(info: pafs.FileInfo) -> bool:
-    suffix = info.base_name.partition(".")[2].lower()
-    return info.type == pafs.FileType.File and suffix in (*IMAGES, *CAPTIONS)
 
 
 def _table_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -39,7 +41,8 @@ Sources are the entries of `corpora` in the configuration file, each with
                 embeddings   ready vectors with captions: see import_embeddings.py
   path          local, hdfs:// or s3a://; braces and globs: cc3m/{00000..00331}.tar
   image_root    table, yfcc14m: the folder that the image paths start from, or that holds the zips
-  image_column, caption_column   table, parquet: names of the columns, if not `image` and `caption`
+  image_column, caption_column   table, parquet: names of the columns, if not `image` and `caption`;
+                webdataset, files: suffixes (`s1.input.jpg`: input.jpg), the caption's also the JSON's key
 
 Images are decoded to the end, turned upright, made RGB (alpha on white), scaled down to
 ingest.short_side and stored as JPEG without metadata; captions become one line of clean text. Every
@@ -80,8 +83,51 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         inputs={"shards": _fingerprint(shards)},
         units=units,
         task=ingest_unit,
+        finish=insist_on_pairs,
     )
-    return build_table(session, config, job)
+    manifest = build_table(session, config, job)
+    for line in barren(manifest):
+        print(f"ingest: {line}", flush=True)
+    return manifest
+
+
+def insist_on_pairs(manifest: Manifest) -> None:
+    """A table without a row is no table: what follows would only find a vocabulary of nothing.
+
+    Raises:
+        UserError: with the first reject of every shard's reasons.
+    """
+    if not manifest.rows:
+        lines = barren(manifest)
+        raise UserError(f"ingest: not one pair came of {len(manifest.units)} shards: {'; '.join(lines)}")
+
+
+def barren(manifest: Manifest) -> list[str]:
+    """A sentence on each corpus, or else shard, that gave no pair: why, and its first reject. The first three."""
+    empty = [unit for unit in manifest.units if not unit.parts]
+    fruitful = {unit.unit.partition("/")[0] for unit in manifest.units if unit.parts}
+    first: dict[str, list[UnitRecord]] = {}
+    for unit in empty:
+        corpus = unit.unit.partition("/")[0]
+        first.setdefault(unit.unit if corpus in fruitful else f"corpus '{corpus}'", []).append(unit)
+    lines = [f"{name} gave no pair: {_why(manifest, units)}" for name, units in islice(first.items(), 3)]
+    return [*lines, f"and {len(first) - 3} more shards"] if len(first) > 3 else lines
+
+
+def _why(manifest: Manifest, units: Sequence[UnitRecord]) -> str:
+    reasons: Counter[str] = Counter()
+    for unit in units:
+        reasons.update(unit.rejects)
+    text = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(4)) or "no sample"
+    file = next((unit.reject_file for unit in units if unit.reject_file), None)
+    if file is None:
+        return text
+    row = (
+        tables.read_file(tables.join(manifest.folder, file), ["key", "reason", "detail"])
+        .slice(0, 1)
+        .to_pylist()[0]
+    )
+    return f"{text}, the first {row['key']}: {row['reason']}, {row['detail'] or 'no detail'}"
 
 
 def _fingerprint(shards: list[Shard]) -> str:

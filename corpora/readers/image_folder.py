@@ -10,49 +10,42 @@ import pyarrow.fs as pafs
 
 from configs.schema import IngestConfig
 from corpora.captions import Problem, longest_caption_bytes
+from corpora.folder_runs import named_files, relative_files
+from corpora.members import Members
 from corpora.reasons import Reason
-from corpora.samples import (
-    CAPTIONS,
-    IMAGES,
-    MOST_JSON_BYTES,
-    Sample,
-    assemble,
-    split_member_name,
-    too_big,
-)
+from corpora.samples import MOST_JSON_BYTES, Part, Sample, Suffixes, too_big
 from corpora.shards import Shard
-from storage.addresses import list_folder, resolve
+from storage.addresses import join, list_folder, resolve
 
 __all__ = ["image_below", "read_folder"]
 
 
 def read_folder(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
-    """Samples of KEY.jpg, KEY.txt, KEY.json in one folder (and, if recursive, the folders in it).
+    """Samples of KEY.jpg, KEY.txt, KEY.json: the shard's files, or all in one folder and the folders in it.
 
     Raises:
         FileNotFoundError: the folder is gone.
     """
     filesystem, root = resolve(shard.address)
-    groups: dict[str, dict[str, pafs.FileInfo]] = {}
-    for info in list_folder(filesystem, root, recursive=shard.recursive, must_exist=True):
-        name, suffix = split_member_name(posixpath.relpath(info.path, root))
-        if info.type == pafs.FileType.File and name and suffix in (*IMAGES, *CAPTIONS, "json"):
-            groups.setdefault(name, {})[suffix] = info
-    if not shard.recursive:  # a JSON alone may be anything (statistics); the run was counted without it
-        groups = {name: parts for name, parts in groups.items() if any(suffix != "json" for suffix in parts)}
-    for name in sorted(groups)[shard.start : shard.end or None]:
-        parts = {suffix: _part(filesystem, info, suffix, limits) for suffix, info in groups[name].items()}
-        if "json" in parts and not any(suffix in parts for suffix in CAPTIONS):
-            parts["json"] = _read_text(filesystem, groups[name]["json"].path, MOST_JSON_BYTES)
-        yield assemble(name, parts)
+    suffixes = Suffixes.of(shard.options)
+    paths = shard.files or relative_files(
+        list_folder(filesystem, root, recursive=True, must_exist=True), root
+    )
+    members = Members(suffixes)
+    for path, name in named_files(paths, suffixes):
+        wanted = name is not None and name.suffix in suffixes.known
+        content = _part(filesystem, join(root, path), name.suffix, suffixes, limits) if wanted else None  # type: ignore[union-attr]
+        yield from members.add(path, name, content)
+    yield from members.finish()
 
 
 def _part(
-    filesystem: pafs.FileSystem, info: pafs.FileInfo, suffix: str, limits: IngestConfig
-) -> bytes | Problem | Callable[[], bytes | Problem]:
-    if suffix in IMAGES:
-        return partial(_read_image, filesystem, info.path, limits.max_image_bytes)
-    return b"" if suffix == "json" else _read_text(filesystem, info.path, longest_caption_bytes(limits))
+    filesystem: pafs.FileSystem, path: str, suffix: str, suffixes: Suffixes, limits: IngestConfig
+) -> Part:
+    if suffix in suffixes.images:
+        return partial(_read_image, filesystem, path, limits.max_image_bytes)
+    most = MOST_JSON_BYTES if suffix == "json" else longest_caption_bytes(limits)
+    return partial(_read_text, filesystem, path, most)
 
 
 def _read_text(filesystem: pafs.FileSystem, path: str, most: int) -> bytes | Problem:

@@ -61,6 +61,8 @@ def read_samples(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
         for sample in _READERS[shard.format](shard, limits):
             count += 1
             yield sample
+        if not count and not shard.start:
+            yield Sample("", problem=Problem(Reason.NO_SAMPLE, "the shard is empty"))
     except _DATA_ERRORS as error:
         yield _broken(error, count)
     except OSError as error:

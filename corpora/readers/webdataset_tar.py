@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from configs.schema import IngestConfig
 from corpora.captions import Problem, longest_caption_bytes
+from corpora.members import MemberName, Members, member_name
 from corpora.reasons import Reason
-from corpora.samples import CAPTIONS, IMAGES, MOST_JSON_BYTES, Sample, assemble, split_member_name, too_big
+from corpora.samples import MOST_JSON_BYTES, Part, Sample, Suffixes, too_big
 from corpora.shards import Shard
 from storage.addresses import resolve
 
@@ -54,10 +55,10 @@ class _Stream:
 
 
 def read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
-    """Members that follow each other and share the name before the first dot are a sample.
+    """Members that follow each other and share a name are a sample (see :class:`corpora.members.Members`).
 
-    Links and devices are passed over. Where the archive breaks off, a sample whose image and caption came
-    before that point still counts.
+    Links are not followed: a sample of links is a reject. Where the archive breaks off, a sample whose image
+    and caption came before that point still counts.
 
     Raises:
         tarfile.ReadError: the archive is no tar, breaks off, or goes on behind its end mark.
@@ -65,25 +66,18 @@ def read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     filesystem, path = resolve(shard.address)
     # tarfile unpacks gz by itself and, where it is cut, still gives what came before; Arrow does not.
     compression = "detect" if path.endswith(".zst") else None
+    suffixes = Suffixes.of(shard.options)
+    members = Members(suffixes)
     with filesystem.open_input_stream(path, compression=compression, buffer_size=1 << 20) as stream:
-        name, parts = "", {}
         try:
             with tarfile.open(fileobj=_Stream(stream), mode="r|*", tarinfo=_Header, bufsize=1 << 18) as tar:  # type: ignore[arg-type]
-                for member_name, suffix, data in _members(tar, limits):
-                    if member_name != name or suffix in parts:
-                        before, found = name, parts
-                        name, parts = member_name, {}
-                        if found:
-                            yield assemble(before, found)
-                    parts[suffix] = data
+                for member, name, content in _files(tar, suffixes, limits):
+                    yield from members.add(member, name, content)
                 _check_end(tar)
         except (tarfile.TarError, OSError, EOFError):
-            last = assemble(name, parts)
-            if last.problem is not None or (last.image is not None and last.caption is not None):
-                yield last
+            yield from members.finish(broken=True)
             raise
-        if parts:
-            yield assemble(name, parts)
+        yield from members.finish()
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
@@ -94,25 +88,34 @@ def _check_end(tar: tarfile.TarFile) -> None:
             raise tarfile.ReadError("the file goes on behind the archive's end mark (joined archives?)")
 
 
-def _members(tar: tarfile.TarFile, limits: IngestConfig) -> Iterator[tuple[str, str, bytes | Problem]]:
-    """(sample, suffix, content) of the members that matter."""
+def _files(
+    tar: tarfile.TarFile, suffixes: Suffixes, limits: IngestConfig
+) -> Iterator[tuple[str, MemberName | None, Part | None]]:
+    """(path, what it says, content) of all members but folders."""
     while (member := tar.next()) is not None:
         tar.members.clear()  # else tarfile keeps a record of every member
-        name, suffix = split_member_name(member.name)
-        if member.isreg() and name and suffix in (*IMAGES, *CAPTIONS, "json"):
-            yield name, suffix, _content(tar, member, suffix, limits)
+        if member.isdir():
+            continue
+        name = member_name(member.name, suffixes)
+        wanted = name is not None and name.suffix in suffixes.known
+        yield member.name, name, _content(tar, member, name.suffix, suffixes, limits) if wanted else None  # type: ignore[union-attr]
 
 
 def _content(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, limits: IngestConfig
+    tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, suffixes: Suffixes, limits: IngestConfig
 ) -> bytes | Problem:
-    if suffix in IMAGES and member.size > limits.max_image_bytes:
+    image = suffix in suffixes.images
+    if not member.isreg():
+        what = f"a link to {member.linkname[:80]}" if member.linkname else "not a file"
+        return Problem(Reason.MISSING_IMAGE if image else Reason.MISSING_CAPTION, what)
+    if image and member.size > limits.max_image_bytes:
         return too_big(member.size)
     if suffix == "json" and member.size > MOST_JSON_BYTES:
         return Problem(Reason.MISSING_CAPTION, f"JSON of {member.size} bytes")
-    wanted = min(member.size, longest_caption_bytes(limits)) if suffix in CAPTIONS else member.size
+    text = not image and suffix != "json"
+    size = min(member.size, longest_caption_bytes(limits)) if text else member.size
     source = tar.extractfile(member)
-    data = source.read(wanted) if source is not None else b""
-    if len(data) != wanted:
+    data = source.read(size) if source is not None else b""
+    if len(data) != size:
         raise tarfile.ReadError(f"unexpected end of data in {member.name[:80]!r}")
     return data

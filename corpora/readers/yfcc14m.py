@@ -24,7 +24,7 @@ from corpora.captions import Problem, unescape
 from corpora.delimited import split_fields
 from corpora.readers.csv_table import find_lines
 from corpora.reasons import Reason
-from corpora.samples import IMAGES, Sample, sample_name, split_member_name, too_big
+from corpora.samples import IMAGES, Sample, sample_name, too_big
 from corpora.shards import Shard, TableLayout
 from storage.addresses import resolve
 
@@ -39,16 +39,29 @@ def read_zip(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     filesystem, path = resolve(shard.address)
     with filesystem.open_input_file(path) as source, zipfile.ZipFile(source) as archive:  # type: ignore[call-overload]
-        members = [info for info in archive.infolist() if split_member_name(info.filename)[1] in IMAGES]
-        members.sort(key=lambda info: info.header_offset)
-        captions = _captions({_stem(info.filename) for info in members}, shard)
-        for info in members:
+        members = sorted(archive.infolist(), key=lambda info: info.header_offset)
+        images = [info for info in members if _is_image(info)]
+        captions = _captions({_stem(info.filename) for info in images}, shard)
+        for info in images:
             stem = _stem(info.filename)
             yield _sample(archive, info, stem, captions.get(stem), limits)
+        others = [info.filename for info in members if not info.is_dir() and not _is_image(info)]
+        if others:
+            more = ", ..." if len(others) > 5 else ""
+            text = f"{len(others)} files: {', '.join(others[:5])}{more}"
+            yield Sample("", problem=Problem(Reason.NO_SAMPLE, text))
+
+
+def _is_image(info: zipfile.ZipInfo) -> bool:
+    base = posixpath.basename(info.filename)
+    return not base.startswith(".") and posixpath.splitext(base)[1][1:].lower() in IMAGES
 
 
 def _stem(file: str) -> str:
-    return posixpath.basename(file).partition(".")[0]
+    """The name without folders and the image's suffix, if it has one: names may hold dots."""
+    base = posixpath.basename(file)
+    stem, suffix = posixpath.splitext(base)
+    return stem if suffix[1:].lower() in IMAGES else base
 
 
 def _sample(
@@ -80,17 +93,18 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: IngestConfi
 
 def _captions(stems: set[str], shard: Shard) -> dict[str, str | Problem]:
     """Captions by the image's name without folders and suffix; the first row of an image counts."""
-    wanted = {stem.encode("utf-8", "surrogateescape") for stem in stems}
-    shared = os.path.commonprefix(list(wanted)) if wanted else b""  # a zip's hashes begin alike
+    shared = os.path.commonprefix(list(stems)).encode(
+        "utf-8", "surrogateescape"
+    )  # a zip's hashes begin alike
     found: dict[str, str | Problem] = {}
     for address, layout in shard.tables:
         for position, line in find_lines(address, shared):
             if position == 0 and layout.header:
                 continue
             file = line.split(b"\t", layout.keys[0] + 1)[layout.keys[0] : layout.keys[0] + 1]
-            stem = file[0].rpartition(b"/")[2].partition(b".")[0].strip(b'"\r') if file else b""
-            if stem in wanted:
-                found.setdefault(stem.decode("utf-8", "surrogateescape"), _caption(line, layout))
+            stem = _stem(file[0].strip(b'"\r').decode("utf-8", "surrogateescape")) if file else ""
+            if stem in stems:
+                found.setdefault(stem, _caption(line, layout))
     return found
 
 

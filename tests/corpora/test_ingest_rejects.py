@@ -321,10 +321,10 @@ def test_lines_with_a_word_are_found_wherever_blocks_end(tmp_path, monkeypatch, 
         assert all(place == 0 or whole[place - 1 : place] == b"\n" for place, _ in found)
 
 
-def test_an_empty_tar_has_no_samples_and_nothing_wrong(tmp_path):
+def test_an_empty_shard_says_so(tmp_path):
     path = write_tar(tmp_path / "0.tar", [])
     found = ingest(CorpusConfig("web", "webdataset", str(path)), tmp_path / "out")
-    assert (found.pairs, found.rejects) == ([], [])
+    assert [(row["reason"], row["detail"]) for row in found.rejects] == [("no_sample", "the shard is empty")]
 
 
 def test_a_damaged_row_group_is_rejected_row_by_row(tmp_path):
@@ -426,6 +426,8 @@ def test_zips(tmp_path):
         "big": "image_too_big",
         "": "unreadable_shard",
     }
+    strays = next(row for row in found.rejects if row["reason"] == "no_sample")
+    assert (strays["shard"], strays["detail"]) == ("abc", "1 files: notes.txt")
 
 
 def test_the_time_limit_ends_slow_images_and_slow_decoders(tmp_path):
@@ -507,7 +509,8 @@ def test_member_names_never_become_paths(tmp_path, monkeypatch):
     assert not (tmp_path.parent / "evil.jpg").exists()
     keys = [row["key"] for row in found.pairs]
     assert all(key.count("/") == 2 and key.isprintable() and len(key) < 200 for key in keys)
-    assert len(keys) + len(found.rejects) == len(names) - 1  # ".." has no name before its first dot
+    assert len(keys) == len(names) - 1
+    assert found.reasons == {"link": "missing_image", "": "no_sample"}  # "..", whose files are hidden
 
 
 def test_every_reason_is_explained():

@@ -75,3 +75,18 @@ def test_spark_gives_what_the_task_gives(spark, tmp_path, corpora, capsys):
     again = job.run(spark, config)
     assert again.rows == manifest.rows + 1
     assert "unreadable_shard" not in again.rejects
+
+
+def test_what_gives_nothing_says_so_and_why(spark, tmp_path, capsys):
+    files = [(f"{n}.avif", b"x") for n in range(3)] + [("3.txt", b"a caption")]
+    write_tar(tmp_path / "a/00000.tar", files)
+    barren = CorpusConfig("web", "webdataset", str(tmp_path / "a/*.tar"))
+    with pytest.raises(UserError, match="not one pair came of 1 shards: corpus 'web' gave no pair") as caught:
+        job.run(spark, _config(tmp_path, [barren]))
+    assert "1 missing_image, 1 no_sample, the first web/00000/3: missing_image, its files end in .txt" in str(
+        caught.value
+    )
+    write_tar(tmp_path / "b/00000.tar", members("0", jpeg(), "a caption"))
+    fruitful = CorpusConfig("own", "webdataset", str(tmp_path / "b/*.tar"))
+    assert job.run(spark, _config(tmp_path, [barren, fruitful])).rows == 1
+    assert "ingest: corpus 'web' gave no pair: 1 missing_image" in capsys.readouterr().out
