@@ -9,9 +9,9 @@ from pathlib import Path
 
 from configs.errors import UserError
 
-__all__ = ["decode_text", "line_break", "read_lines", "read_text", "split_lines"]
+__all__ = ["BOM", "decode_text", "line_break", "read_lines", "read_text", "refuse_other_marks", "split_lines"]
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 # The longer mark first: UTF-32's little-endian one begins like UTF-16's.
 _OTHER_MARKS = (
     (b"\xff\xfe\0\0", "UTF-32"),
@@ -62,21 +62,30 @@ def decode_text(data: bytes, where: str) -> str:
     Raises:
         UserError: another encoding; ``where`` begins the message.
     """
-    for mark, name in _OTHER_MARKS:
-        if data.startswith(mark):
-            raise UserError(f"{where}: is {name} text; save it as UTF-8")
+    refuse_other_marks(data, where)
     try:
-        text = data.removeprefix(_BOM).decode("utf-8")
+        text = data.removeprefix(BOM).decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data.removeprefix(_BOM)[: error.start]
+        before = data.removeprefix(BOM)[: error.start]
         number = len(before.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
-        byte = data.removeprefix(_BOM)[error.start]
+        byte = data.removeprefix(BOM)[error.start]
         raise UserError(
             f"{where}, line {number}: is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8"
         ) from None
     if "\0" in text:
         raise UserError(f"{where}: holds zero bytes, so it is UTF-16 or no text; save it as UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def refuse_other_marks(head: bytes, where: str) -> None:
+    """A file that begins with the mark of another encoding than UTF-8.
+
+    Raises:
+        UserError: it does.
+    """
+    for mark, name in _OTHER_MARKS:
+        if head.startswith(mark):
+            raise UserError(f"{where}: is {name} text; save it as UTF-8")
 
 
 def line_break(head: bytes) -> bytes:

@@ -71,4 +71,4 @@ def fit_fields(fields: list[str], width: int, caption: int, delimiter: str) -> l
         return fields
     if caption == width - 1:
         return [*fields[:caption], delimiter.join(fields[caption:])]
-    return Problem(Reason.MALFORMED_ROW, f"{len(fields)} fields, the header has {width}")
+    return Problem(Reason.MALFORMED_ROW, f"{len(fields)} fields of {width}")

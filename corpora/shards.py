@@ -11,12 +11,12 @@ import pyarrow.fs as pafs
 
 from configs.errors import UserError
 from configs.schema import CorpusConfig
-from corpora.delimited import split_fields
 from corpora.folder_runs import cut_into_runs, own_files, relative_files
-from corpora.samples import IMAGES, Suffixes
+from corpora.samples import Suffixes
+from corpora.table_layout import TableLayout, find_layout
 from storage.addresses import expand, join, list_folder, resolve
 
-__all__ = ["Shard", "TableLayout", "list_shards"]
+__all__ = ["Shard", "list_shards"]
 
 RANGE_BYTES = 16 << 20
 """Bytes of a CSV/TSV file that make one shard (about 100,000 lines of CC3M's)."""
@@ -30,17 +30,6 @@ _SUFFIXES = {
     "yfcc14m": (".tsv",),
 }
 _ENDING = re.compile(r"\.(tar|tgz|parquet|csv|tsv|tab|txt|zip)(\.(gz|bz2|zst))?$", re.IGNORECASE)
-_FIRST_LINE_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class TableLayout:
-    """Where a CSV/TSV file has what. ``keys`` and ``captions`` are column numbers."""
-
-    delimiter: str
-    header: bool
-    keys: tuple[int, ...]
-    captions: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -167,7 +156,7 @@ def _table_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]
     shards = []
     files = _files(corpus, addresses)
     for name, address in zip(_names(files), files, strict=True):
-        layout = _layout(corpus, address, ((corpus.image_column,),), ((corpus.caption_column,),))
+        layout = find_layout(corpus, address, ((corpus.image_column,),), ((corpus.caption_column,),))
         filesystem, path = resolve(address)
         size = filesystem.get_file_info(path).size or 0
         whole = address.endswith((".gz", ".bz2", ".zst"))  # has to be read from its beginning
@@ -184,7 +173,7 @@ def _zip_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
     keys = ((corpus.image_column,), ("file",), ("photo_hash",), ("hash",))
     captions = ((corpus.caption_column,), ("title", "description"), ("description",), ("title",))
     tables = tuple(
-        (address, _layout(corpus, address, keys, captions)) for address in _files(corpus, addresses)
+        (address, find_layout(corpus, address, keys, captions)) for address in _files(corpus, addresses)
     )
     filesystem, path = resolve(corpus.image_root)
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:
@@ -195,32 +184,3 @@ def _zip_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
         Shard(corpus.name, name, address, corpus.format, corpus, tables=tables)
         for name, address in zip(_names(zips), zips, strict=True)
     ]
-
-
-def _layout(
-    corpus: CorpusConfig,
-    address: str,
-    keys: Sequence[tuple[str, ...]],
-    captions: Sequence[tuple[str, ...]],
-) -> TableLayout:
-    """The layout of a table from its first line: by the first of the column names that are there.
-
-    Without a header the first two columns are path and caption, if the first looks like an image's path.
-    """
-    filesystem, path = resolve(address)
-    with filesystem.open_input_stream(path) as stream:
-        first = stream.read(_FIRST_LINE_BYTES).partition(b"\n")[0].decode("utf-8-sig", "replace").rstrip("\r")
-    ending = re.sub(r"\.(gz|bz2|zst)$", "", address)
-    delimiter = "," if ending.endswith(".csv") or "\t" not in first else "\t"
-    fields = split_fields(first, delimiter) or []
-    key = next((names for names in keys if all(name in fields for name in names)), None)
-    caption = next((names for names in captions if all(name in fields for name in names)), None)
-    if key and caption:
-        return TableLayout(delimiter, True, tuple(map(fields.index, key)), tuple(map(fields.index, caption)))
-    if key is None and caption is None and len(fields) > 1 and fields[0].lower().endswith(IMAGES):
-        return TableLayout(delimiter, False, (0,), (1,))
-    wanted = f"'{' or '.join('+'.join(names) for names in keys)}' and '{' or '.join('+'.join(names) for names in captions)}'"
-    raise UserError(
-        f"corpus '{corpus.name}': {address} needs columns {wanted}, its first line has {', '.join(fields)[:200] or 'nothing'}; "
-        "set image_column and caption_column"
-    )

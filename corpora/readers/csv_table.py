@@ -8,14 +8,15 @@ import pyarrow as pa
 
 from configs.schema import IngestConfig
 from corpora.captions import Problem
-from corpora.delimited import split_fields
+from corpora.delimited import fit_fields, split_fields
 from corpora.readers.image_folder import image_below
 from corpora.reasons import Reason
 from corpora.samples import Sample
-from corpora.shards import Shard, TableLayout
+from corpora.shards import Shard
+from corpora.table_layout import TableLayout
 from storage.addresses import resolve
 
-__all__ = ["find_lines", "read_table"]
+__all__ = ["read_lines", "read_table"]
 
 _BLOCK = 1 << 20
 _LONGEST_LINE = 8 << 20
@@ -29,7 +30,7 @@ def read_table(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     layout = shard.layout
     assert layout is not None
-    for position, line in _read_lines(shard.address, shard.start, shard.end):
+    for position, line in read_lines(shard.address, shard.start, shard.end, layout.line_break):
         if (position == 0 and layout.header) or (line is not None and not line.strip()):
             continue
         yield _row(f"{position:012d}", line, layout, shard.options.image_root, limits)
@@ -47,8 +48,11 @@ def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: 
     (path_column,), (caption_column,) = layout.keys, layout.captions
     if fields is None:
         return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "a quote is open at the end of the line"))
-    if len(fields) <= max(path_column, caption_column):
-        return Sample(name, problem=Problem(Reason.MALFORMED_ROW, f"{len(fields)} columns"))
+    fitted = fit_fields(fields, layout.width, caption_column, layout.delimiter)
+    if isinstance(fitted, Problem) or len(fitted) <= max(path_column, caption_column):
+        text = f"{len(fields)} fields of {layout.width}"
+        return Sample(name, problem=Problem(Reason.MALFORMED_ROW, text))
+    fields = fitted
     path = fields[path_column].lstrip("\ufeff").strip()
     if not path:
         return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "no image path"))
@@ -58,7 +62,9 @@ def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: 
     return Sample(name, image, fields[caption_column])
 
 
-def _read_lines(address: str, start: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+def read_lines(
+    address: str, start: int = 0, end: int = 0, ending: bytes = b"\n"
+) -> Iterator[tuple[int, bytes | None]]:
     """(byte position, line) of the lines that begin in a range of bytes; ``end`` 0 is the end of the file.
 
     A line of more than 8 MiB is None, its content skipped. Compressed files are read as a whole.
@@ -66,12 +72,12 @@ def _read_lines(address: str, start: int, end: int) -> Iterator[tuple[int, bytes
     filesystem, path = resolve(address)
     if not start:
         with filesystem.open_input_stream(path, buffer_size=_BLOCK) as stream:
-            yield from _until(end, _split_lines(stream, 0))
+            yield from _until(end, _split_lines(stream, 0, ending))
         return
     with filesystem.open_input_file(path) as source:
         # From the byte before: if a line begins at `start`, what is skipped is just a line break.
         source.seek(start - 1)
-        lines = _split_lines(source, start - 1)
+        lines = _split_lines(source, start - 1, ending)
         next(lines, None)
         yield from _until(end, lines)
 
@@ -83,10 +89,10 @@ def _until(end: int, lines: Iterator[tuple[int, bytes | None]]) -> Iterator[tupl
         yield position, line
 
 
-def _split_lines(stream: pa.NativeFile, position: int) -> Iterator[tuple[int, bytes | None]]:
+def _split_lines(stream: pa.NativeFile, position: int, ending: bytes) -> Iterator[tuple[int, bytes | None]]:
     rest, skipped = b"", 0  # the line at hand: its bytes so far, or how many were thrown away
     while block := stream.read(_BLOCK):
-        lines = (rest + block).split(b"\n")
+        lines = (rest + block).split(ending)
         rest = lines.pop()
         for line in lines:
             yield position, None if skipped else line
@@ -97,34 +103,3 @@ def _split_lines(stream: pa.NativeFile, position: int) -> Iterator[tuple[int, by
             rest = b""
     if rest or skipped:
         yield position, None if skipped else rest
-
-
-def find_lines(address: str, word: bytes) -> Iterator[tuple[int, bytes]]:
-    """(byte position, line) of the lines that contain ``word``, several times as fast as looking at each.
-
-    Lines of more than 8 MiB are passed over.
-    """
-    filesystem, path = resolve(address)
-    with filesystem.open_input_stream(path, buffer_size=_BLOCK) as stream:
-        position, rest, too_long = 0, b"", False
-        while block := stream.read(_BLOCK):
-            text = rest + block
-            end = text.rfind(b"\n") + 1
-            # What is left of a line that was too long ends with the first line break.
-            begin = text.find(b"\n") + 1 if too_long else 0
-            yield from _lines_with(word, text[begin:end], position + begin)
-            too_long = (too_long and not end) or len(text) - end > _LONGEST_LINE
-            kept = len(text) if too_long else end
-            position, rest = position + kept, text[kept:]
-        if not too_long:
-            yield from _lines_with(word, rest, position)
-
-
-def _lines_with(word: bytes, text: bytes, position: int) -> Iterator[tuple[int, bytes]]:
-    place = 0
-    while (hit := text.find(word, place)) >= 0 and hit < len(text):
-        start = text.rfind(b"\n", 0, hit) + 1
-        end = text.find(b"\n", hit)
-        end = len(text) if end < 0 else end
-        yield position + start, text[start:end]
-        place = end + 1

@@ -163,7 +163,7 @@ def _read_table(corpus: CorpusConfig, address: str) -> MetadataRows:
         fields = fit_fields(row, len(header), caption, delimiter)
         short = isinstance(fields, list) and len(fields) <= max(caption, key or 0)
         if short:
-            fields = Problem(Reason.MALFORMED_ROW, f"{len(row)} fields, the header has {len(header)}")
+            fields = Problem(Reason.MALFORMED_ROW, f"{len(row)} fields of {len(header)}")
         keys.append(None if key is None or isinstance(fields, Problem) else fields[key] or None)
         captions.append(fields if isinstance(fields, Problem) else fields[caption])
     return MetadataRows(keys, captions)

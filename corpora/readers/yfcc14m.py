@@ -13,19 +13,20 @@ The TSV is read through once a zip, a few seconds for all 14.8 M rows, since its
 
 from __future__ import annotations
 
-import os
 import posixpath
 import zipfile
 import zlib
 from collections.abc import Iterator
 
 from configs.schema import IngestConfig
+from configs.text_files import BOM
 from corpora.captions import Problem, unescape
-from corpora.delimited import split_fields
-from corpora.readers.csv_table import find_lines
+from corpora.delimited import fit_fields, split_fields
+from corpora.readers.csv_table import read_lines
 from corpora.reasons import Reason
 from corpora.samples import IMAGES, Sample, sample_name, too_big
-from corpora.shards import Shard, TableLayout
+from corpora.shards import Shard
+from corpora.table_layout import TableLayout
 from storage.addresses import resolve
 
 __all__ = ["read_zip"]
@@ -93,19 +94,22 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: IngestConfi
 
 def _captions(stems: set[str], shard: Shard) -> dict[str, str | Problem]:
     """Captions by the image's name without folders and suffix; the first row of an image counts."""
-    shared = os.path.commonprefix(list(stems)).encode(
-        "utf-8", "surrogateescape"
-    )  # a zip's hashes begin alike
     found: dict[str, str | Problem] = {}
     for address, layout in shard.tables:
-        for position, line in find_lines(address, shared):
-            if position == 0 and layout.header:
-                continue
-            file = line.split(b"\t", layout.keys[0] + 1)[layout.keys[0] : layout.keys[0] + 1]
-            stem = _stem(file[0].strip(b'"\r').decode("utf-8", "surrogateescape")) if file else ""
+        for stem, line in _rows(address, layout):
             if stem in stems:
                 found.setdefault(stem, _caption(line, layout))
     return found
+
+
+def _rows(address: str, layout: TableLayout) -> Iterator[tuple[str, bytes]]:
+    """(the image's stem, the line) of each row; only that far is a line looked into."""
+    column, delimiter = layout.keys[0], layout.delimiter.encode()
+    for position, line in read_lines(address, ending=layout.line_break):
+        if line and not (position == 0 and layout.header):
+            line = line if position else line.removeprefix(BOM)
+            file = line.split(delimiter, column + 1)[column : column + 1]
+            yield _stem(file[0].strip(b'"\r').decode("utf-8", "surrogateescape")) if file else "", line
 
 
 def _caption(line: bytes, layout: TableLayout) -> str | Problem:
@@ -114,6 +118,9 @@ def _caption(line: bytes, layout: TableLayout) -> str | Problem:
     except UnicodeDecodeError as error:
         return Problem(Reason.CAPTION_NOT_UTF8, f"byte {error.start} of the line")
     fields = split_fields(text, layout.delimiter)
-    if fields is None or len(fields) <= max(layout.captions):
-        return Problem(Reason.MALFORMED_ROW, f"{len(fields or [])} columns")
-    return " ".join(unescape(fields[column]).strip() for column in layout.captions).strip()
+    if fields is None:
+        return Problem(Reason.MALFORMED_ROW, "a quote is open at the end of the line")
+    fitted = fit_fields(fields, layout.width, max(layout.captions), layout.delimiter)
+    if isinstance(fitted, Problem) or len(fitted) <= max(layout.captions):
+        return Problem(Reason.MALFORMED_ROW, f"{len(fields)} fields of {layout.width}")
+    return " ".join(unescape(fitted[column]).strip() for column in layout.captions).strip()

@@ -122,7 +122,7 @@ def test_surplus_fields_belong_to_a_last_caption_and_are_a_reject_before_another
     assert found.captions[1].reason == "malformed_row"
     found = _rows(tmp_path, "n.tsv", "caption\tkey\na dog\ton grass\t1\na cat\t2\n")
     assert isinstance(found.captions[0], Problem)
-    assert found.captions[0].detail == "3 fields, the header has 2"
+    assert found.captions[0].detail == "3 fields of 2"
     assert (found.keys, found.captions[1]) == ([None, "2"], "a cat")
 
 

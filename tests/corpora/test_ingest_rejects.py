@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import shutil
 import struct
 import tarfile
@@ -21,7 +20,6 @@ from configs.schema import CorpusConfig, IngestConfig
 from corpora.captions import clean_caption
 from corpora.decode_pool import Clock, DecodePool
 from corpora.images import prepare_image
-from corpora.readers import csv_table as table_reader
 from corpora.reasons import EXPLANATIONS, Reason
 from corpora.shards import list_shards
 from spark_jobs.ingest import ingest_unit
@@ -299,26 +297,6 @@ def test_files_that_vanish_while_their_folder_is_read(tmp_path, monkeypatch):
     shutil.rmtree(folder)
     record = ingest_unit(Unit("web/0", 0, (shard, IngestConfig())), str(tmp_path / "out"), "recipe")
     assert (record.rows_in, record.rejects) == (1, {"unreadable_shard": 1})
-
-
-@pytest.mark.parametrize("block", [5, 16, 64, 1 << 20])
-@pytest.mark.parametrize("word", [b"", b"ab", b"zz", b"b\tcaption 7"])
-def test_lines_with_a_word_are_found_wherever_blocks_end(tmp_path, monkeypatch, block, word):
-    source = random.Random(3)
-    lines = [
-        b"%s/%s\tcaption %d" % (*(source.choice([b"ab", b"ba", b"b"]) for _ in "12"), n) for n in range(40)
-    ]
-    lines[7:7] = [b"", b"ab" + b"x" * 3000, b"ab ends the long one"]
-    for end in (b"", b"\n"):
-        (tmp_path / "t").write_bytes(b"\n".join(lines) + end)
-        monkeypatch.setattr(table_reader, "_BLOCK", block)
-        monkeypatch.setattr(table_reader, "_LONGEST_LINE", 2000)
-        found = list(table_reader.find_lines(str(tmp_path / "t"), word))
-        whole = (tmp_path / "t").read_bytes()
-        short = [line for line in lines if len(line) < 2000 or block > 2000]
-        assert [line for _, line in found if line] == [line for line in short if line and word in line]
-        assert all(whole[place : place + len(line) + 1].rstrip(b"\n") == line for place, line in found)
-        assert all(place == 0 or whole[place - 1 : place] == b"\n" for place, _ in found)
 
 
 def test_an_empty_shard_says_so(tmp_path):
