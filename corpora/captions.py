@@ -12,13 +12,28 @@ from dataclasses import dataclass
 from configs.schema import IngestConfig
 from corpora.reasons import Reason
 
-__all__ = ["Problem", "clean_caption", "longest_caption_bytes", "unescape"]
+__all__ = ["Problem", "clean_caption", "longest_caption_bytes", "plain_text", "unquote"]
 
 # Control characters (newlines and tabs among them), and what only steers the layout of text. The joiners
 # U+200C and U+200D stay: scripts and emoji are spelled with them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff]+")
 _SPACE = re.compile(r"\s+")
-_TAG = re.compile(r"</?[A-Za-z][^<>]{0,1000}>")
+# With their semicolon, or one of the few that people leave it out of: "cats &notes" is no "cats ¬es".
+_ENTITY = re.compile(
+    r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});|&(?:amp|lt|gt|quot|nbsp|#39)(?![A-Za-z0-9;=])"
+)
+# HTML's elements only: CC12M's <PERSON> is a word.
+_ELEMENTS = (
+    "a abbr acronym address area article aside audio b base bdi bdo big blockquote body br button canvas center cite "
+    "code col colgroup dd del details dfn dialog dir div dl dt em embed fieldset figcaption figure font footer form "
+    "frame frameset h[1-6] head header hgroup hr html i iframe img input ins kbd label legend li link main map mark "
+    "menu meta nav noscript object ol optgroup option p param picture pre q s samp script section select small source "
+    "span strike strong style sub summary sup svg table tbody td template textarea tfoot th thead time title tr track "
+    "tt u ul var video wbr"
+).split()
+_TAG = re.compile(
+    rf"<!--[^<>]{{0,2000}}-->|</?(?:{'|'.join(_ELEMENTS)})(?:[\s/][^<>]{{0,2000}})?>", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +50,13 @@ def longest_caption_bytes(config: IngestConfig) -> int:
 
 
 def clean_caption(caption: bytes | str | None, config: IngestConfig) -> str | Problem:
-    """One line of NFC text without control characters, cut to ``max_caption_chars``; or why not."""
+    """One line of NFC text without HTML and control characters, cut to ``max_caption_chars``; or why not."""
     if caption is None:
         return Problem(Reason.MISSING_CAPTION)
     text = _decode(caption, longest_caption_bytes(config)) if isinstance(caption, bytes) else caption
     if isinstance(text, Problem):
         return text
+    text = plain_text(text[: longest_caption_bytes(config)])
     # Twice the limit holds limit characters of ordinary text with its double spaces.
     text = unicodedata.normalize("NFC", text[: 2 * config.max_caption_chars])
     text = _SPACE.sub(" ", _CONTROL.sub(" ", text)).strip()[: config.max_caption_chars].rstrip()
@@ -62,13 +78,24 @@ def _decode(data: bytes, limit: int) -> str | Problem:
         return Problem(Reason.CAPTION_NOT_UTF8, f"byte 0x{head[error.start]:02x} at {error.start}")
 
 
-def unescape(text: str) -> str:
-    """YFCC's titles and descriptions are URL-quoted HTML: undo both, drop tags.
+def plain_text(text: str) -> str:
+    """What a browser would show: entities resolved, twice since many were escaped twice, and tags gone."""
+    if "&" in text:
+        text = _ENTITY.sub(_resolved, _ENTITY.sub(_resolved, text))
+    return _TAG.sub(" ", text) if "<" in text else text
+
+
+def _resolved(entity: re.Match[str]) -> str:
+    return html.unescape(entity.group())
+
+
+def unquote(text: str) -> str:
+    """YFCC's titles and descriptions are URL-quoted: undo it.
 
     A plus is a space only where the text has no spaces of its own, and a text whose escapes are no UTF-8
     stays as it is: tables that were cleaned before hold "c++" and "50%de".
     """
-    unquote = urllib.parse.unquote if " " in text.strip() else urllib.parse.unquote_plus
+    undo = urllib.parse.unquote if " " in text.strip() else urllib.parse.unquote_plus
     with contextlib.suppress(UnicodeDecodeError):
-        text = unquote(text, errors="strict")
-    return _TAG.sub(" ", html.unescape(text))
+        return undo(text, errors="strict")
+    return text

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 
 from configs.schema import IngestConfig
 from configs.text_files import BOM
-from corpora.captions import Problem, unescape
+from corpora.captions import Problem, unquote
 from corpora.delimited import fit_fields, split_fields
 from corpora.readers.csv_table import read_lines
 from corpora.reasons import Reason
@@ -123,4 +123,4 @@ def _caption(line: bytes, layout: TableLayout) -> str | Problem:
     fitted = fit_fields(fields, layout.width, max(layout.captions), layout.delimiter)
     if isinstance(fitted, Problem) or len(fitted) <= max(layout.captions):
         return Problem(Reason.MALFORMED_ROW, f"{len(fields)} fields of {layout.width}")
-    return " ".join(unescape(fitted[column]).strip() for column in layout.captions).strip()
+    return " ".join(unquote(fitted[column]).strip() for column in layout.captions).strip()

@@ -13,7 +13,7 @@ import pytest
 
 from configs.errors import UserError
 from configs.schema import CorpusConfig, IngestConfig
-from corpora.captions import clean_caption, unescape
+from corpora.captions import clean_caption, unquote
 from corpora.shards import list_shards
 from tests.corpora.ingest_inputs import encode, ingest, jpeg, members, picture, write_tar
 
@@ -237,8 +237,8 @@ def test_yfcc14m_raw_titles_and_descriptions_are_unquoted(tmp_path):
         ("&#9731; &eacute;t&eacute;", "☃ été"),
     ],
 )
-def test_unescape(text, expected):
-    assert clean_caption(unescape(text), IngestConfig()) == expected
+def test_unquoted_captions(text, expected):
+    assert clean_caption(unquote(text), IngestConfig()) == expected
 
 
 def test_braces_and_globs_name_shards(tmp_path):
