@@ -31,14 +31,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from configs.errors import UserError, run_entry
+from configs.text_files import read_text
 from evaluation.benchmarks.masks import (
     coco_object_ids,
     coco_stuff_ids,
     context_ids,
-    decode_mask,
     imagenet_s_ids,
     read_context_labels,
 )
+from evaluation.mask_files import decode_mask
 
 __all__ = ["main"]
 
@@ -121,7 +122,7 @@ def _context(root: Path, options: argparse.Namespace) -> None:
     listing = base / "ImageSets" / "Main" / "val.txt"
     if not listing.is_file():
         raise UserError(f"{listing}: missing; it comes with VOC2010 and says which images are the split val")
-    wanted = listing.read_text(encoding="utf-8").split()
+    wanted = read_text(listing).split()
     found = {path.stem: path for path in [*labels.glob("*.mat"), *labels.glob("*/*.mat")]}
     names = [name for name in wanted if name in found]
     _check_count(labels, len(names), _CONTEXT_VAL, options.partial)
@@ -151,7 +152,7 @@ def _convert_png(convert: Callable[[np.ndarray], np.ndarray], work: _Work) -> li
 
 
 def _convert_imagenet_s(count: int, work: _Work) -> list[int]:
-    mask = decode_mask(work.source.read_bytes())
+    mask = decode_mask(work.source.read_bytes(), wide=True)
     return _save(imagenet_s_ids(mask, count, work.own), work.target)
 
 

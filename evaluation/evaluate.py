@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError, run_entry
-from evaluation.benchmarks.catalogue import FOLDER, Benchmark, check_layout, scaled, select_benchmarks
+from evaluation.benchmarks.catalogue import FOLDER, Benchmark, scaled, select_benchmarks
+from evaluation.benchmarks.layout import check_layout
 from evaluation.class_lists import read_class_list, without_background
 from evaluation.class_names import BACKGROUND
 from evaluation.protocol import Protocol
@@ -153,8 +154,21 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace, processes: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    from evaluation.results import class_table, draw_figure, summarise, summary_table, write_results
+    from evaluation.results import (
+        class_table,
+        draw_figure,
+        only_first_class,
+        summarise,
+        summary_table,
+        write_confusion,
+        write_results,
+    )  # fmt: skip
 
+    for entry in entries:
+        entry["confusion_file"] = write_confusion(entry, Path(options.out))
+    one_class = [entry for entry in entries if entry["name"] == FOLDER and only_first_class(entry)]
+    for entry in entries:
+        del entry["confusion"]
     results = summarise(options.checkpoint, options.data, processes, entries)
     written = write_results(results, Path(options.out))
     draw_figure(results["benchmarks"], written.with_name("miou.png"))
@@ -167,6 +181,11 @@ def _report(options: argparse.Namespace, processes: int, entries: list[dict[str,
     if empty:
         first = empty[0]["unreadable"][0]
         raise UserError(f"{empty[0]['title']}: not one image could be used; the first: {first}")
+    if one_class:
+        raise UserError(
+            f"{one_class[0]['title']}: its masks hold class 0 ('{next(iter(one_class[0]['classes']))}') and 255 alone, and 255 is "
+            "left out of account, so the figures mean nothing; write the other class as 1 where the masks have 255"
+        )
     return results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import math
@@ -14,7 +15,10 @@ from typing import Any
 
 from models.weights import read_weight_file
 
-__all__ = ["class_table", "draw_figure", "file_hash", "summarise", "summary_table", "write_results"]
+__all__ = [
+    "class_table", "draw_figure", "file_hash", "only_first_class", "summarise", "summary_table", "write_confusion",
+    "write_results",
+]  # fmt: skip
 
 _PACKAGES = ("torch", "mmsegmentation", "mmengine", "numpy")
 
@@ -50,6 +54,23 @@ def write_results(results: dict[str, Any], out: Path) -> Path:
     partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(target)
     return target
+
+
+def write_confusion(entry: dict[str, Any], out: Path) -> str:
+    """Write ``<out>/confusion-<benchmark>.csv``, pixels of each true class (a row) by predicted class; its name."""
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"confusion-{entry['name']}.csv"
+    with open(target, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["true class", *entry["classes"]])
+        writer.writerows([name, *row] for name, row in zip(entry["classes"], entry["confusion"], strict=True))
+    return target.name
+
+
+def only_first_class(entry: dict[str, Any]) -> bool:
+    """Whether all pixels that count are of class 0 and others do not count, as in masks of 0 and 255."""
+    others = sum(sum(row) for row in entry["confusion"][1:])
+    return len(entry["confusion"]) > 1 and others == 0 and entry["ignored_pixels"] > 0
 
 
 def summary_table(benchmarks: Sequence[dict[str, Any]]) -> str:

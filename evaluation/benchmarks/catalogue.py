@@ -1,7 +1,4 @@
-"""The benchmarks: what each one is, read from its mmengine config in evaluation/configs, and its layout, checked.
-
-A wrong name or a missing file is found here, before any model is loaded.
-"""
+"""The benchmarks: what each one is, read from its mmengine config in the folder configs beside this file."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from configs.errors import UserError
 from evaluation.protocol import Protocol
 
 __all__ = [
-    "ALL", "FOLDER", "NAMES", "VARIANTS", "Benchmark", "check_layout", "load_benchmark", "scaled", "select_benchmarks",
+    "ALL", "FOLDER", "NAMES", "VARIANTS", "Benchmark", "load_benchmark", "scaled", "select_benchmarks",
 ]  # fmt: skip
 
 _CONFIGS = Path(__file__).parent / "configs"
@@ -42,22 +39,31 @@ class Benchmark:
     title: str
     images: int | None
     """Of the official split; None for one's own data."""
+    other_images: tuple[int, ...]
+    """Further counts that the split is published with."""
     dataset: dict[str, Any]
     """mmengine config of the data set; ``data_root`` is the real folder once the layout is checked."""
     protocol: Protocol
     ignore_index: int
+    wide_masks: bool
+    """RGB masks hold R + 256 G."""
+    other_mask_suffixes: tuple[str, ...]
+    """Names under which other converters write the same masks."""
     prepare: str
     """Command that makes its masks; empty where they are used as published."""
     runtime: dict[str, Any]
     """The rest of the config: data loader, evaluator, loop."""
+    names: tuple[str, ...] | None = None
+    """Of the images in its list, where it has one, once the layout is checked."""
 
     @property
     def layout(self) -> str:
         """The folders it needs, in words."""
         prefix, suffix = self.dataset["data_prefix"], self.dataset["seg_map_suffix"]
         listed = f"{self.dataset['ann_file']}, " if self.dataset.get("ann_file") else ""
+        photos = ".jpg (or another format)" if self.name == FOLDER else self.dataset["img_suffix"]
         return (
-            f"{self.dataset['data_root']}/ with {listed}{prefix['img_path']}/*{self.dataset['img_suffix']} "
+            f"{self.dataset['data_root']}/ with {listed}{prefix['img_path']}/*{photos} "
             f"and {prefix['seg_map_path']}/*{suffix}"
         )
 
@@ -77,9 +83,12 @@ def load_benchmark(name: str) -> Benchmark:
         name=name,
         title=values["title"],
         images=values["images"],
+        other_images=tuple(values["other_images"]),
         dataset=values["dataset"],
         protocol=Protocol(**values["protocol"]),
         ignore_index=values["ignore_index"],
+        wide_masks=values["wide_masks"],
+        other_mask_suffixes=tuple(values["other_mask_suffixes"]),
         prepare=values["prepare"],
         runtime={
             key: values[key] for key in ("test_dataloader", "test_evaluator", "test_cfg", "default_scope")
@@ -111,73 +120,3 @@ def scaled(protocol: Protocol, image_size: int) -> Protocol:
     sides = ("short_side", "long_side", "window", "stride")
     changes = {side: round(getattr(protocol, side) * image_size / _PAPER_IMAGE_SIZE) for side in sides}
     return replace(protocol, **changes)
-
-
-def check_layout(benchmark: Benchmark, root: Path, partial: bool = False) -> Benchmark:
-    """The benchmark with its real folder in ``root``, after a look at every file it needs.
-
-    Args:
-        benchmark: as loaded.
-        root: what ``--data`` says.
-        partial: fewer or more images than the official split are no error.
-
-    Raises:
-        UserError: names the first folder or file that is missing and the layout.
-    """
-    folder = _data_root(benchmark, root)
-    names = _listed_names(benchmark, folder) if benchmark.dataset.get("ann_file") else None
-    prefix, dataset = benchmark.dataset["data_prefix"], benchmark.dataset
-    images = _stems(benchmark, folder / prefix["img_path"], dataset["img_suffix"])
-    masks = _stems(benchmark, folder / prefix["seg_map_path"], dataset["seg_map_suffix"])
-    names = sorted(images) if names is None else names
-    for kind, present, part, suffix in (
-        ("image", images, prefix["img_path"], dataset["img_suffix"]),
-        ("mask", masks, prefix["seg_map_path"], dataset["seg_map_suffix"]),
-    ):
-        missing = [name for name in names if name not in present]
-        if missing:
-            more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
-            raise _missing(benchmark, folder / part / f"{missing[0]}{suffix}", f"{kind} missing{more}")
-    _check_count(benchmark, folder, len(names), partial)
-    return replace(benchmark, dataset={**dataset, "data_root": str(folder)})
-
-
-def _data_root(benchmark: Benchmark, root: Path) -> Path:
-    """The folder of the data set; one's own data may also lie directly in ``root``."""
-    if not root.is_dir():
-        raise UserError(f"--data {root}: no such folder; write the one that holds {benchmark.layout}")
-    direct = root / benchmark.dataset["data_prefix"]["img_path"]
-    if benchmark.name == FOLDER and direct.is_dir():
-        return root
-    return root / benchmark.dataset["data_root"]
-
-
-def _listed_names(benchmark: Benchmark, folder: Path) -> list[str]:
-    listing = folder / benchmark.dataset["ann_file"]
-    if not listing.is_file():
-        raise _missing(benchmark, listing, "list of images missing")
-    return [line.strip() for line in listing.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _stems(benchmark: Benchmark, folder: Path, suffix: str) -> set[str]:
-    if not folder.is_dir():
-        raise _missing(benchmark, folder, "folder missing")
-    cut = len(suffix)
-    return {
-        path.relative_to(folder).as_posix()[:-cut] for path in folder.rglob(f"*{suffix}") if path.is_file()
-    }
-
-
-def _check_count(benchmark: Benchmark, folder: Path, found: int, partial: bool) -> None:
-    if found == 0:
-        raise _missing(benchmark, folder, "no image there")
-    if benchmark.images is not None and found != benchmark.images and not partial:
-        raise UserError(
-            f"{folder}: {benchmark.title} has {benchmark.images:,} images, found {found:,}; complete it, "
-            "or add --partial to evaluate what is there"
-        )
-
-
-def _missing(benchmark: Benchmark, path: Path, what: str) -> UserError:
-    made = f"; its masks are made by: {benchmark.prepare}" if benchmark.prepare else ""
-    return UserError(f"{path}: {what}; {benchmark.title} needs {benchmark.layout}{made}")

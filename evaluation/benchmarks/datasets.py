@@ -7,6 +7,7 @@ metadata as ``unreadable``; the metric counts and names it, and the rest of the 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,8 +23,8 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
 from configs.errors import UserError
-from evaluation.benchmarks.masks import decode_mask
 from evaluation.class_names import BACKGROUND, imagenet_s_names
+from evaluation.mask_files import decode_mask
 from evaluation.photos import FORMATS, read_picture
 
 __all__ = ["COCOObjectDataset", "FolderDataset", "ImageNetSDataset", "LoadImage", "LoadMask", "read_image"]
@@ -53,7 +54,23 @@ class ImageNetSDataset(BaseSegDataset):
 
 @DATASETS.register_module()
 class FolderDataset(BaseSegDataset):
-    """Images and masks in PASCAL VOC's layout; the classes come with ``metainfo``."""
+    """One's own images and masks, found by evaluation.benchmarks.layout; the classes come with ``metainfo``.
+
+    Args:
+        files: (image, mask) of each sample.
+        **options: of BaseSegDataset.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, str]], **options: Any) -> None:
+        self.files = files
+        super().__init__(**options)
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """mmseg's interface: one dictionary a sample."""
+        rules = {"label_map": self.label_map, "reduce_zero_label": self.reduce_zero_label}
+        return [
+            {"img_path": image, "seg_map_path": mask, "seg_fields": [], **rules} for image, mask in self.files
+        ]
 
 
 @TRANSFORMS.register_module()
@@ -82,11 +99,13 @@ class LoadMask(BaseTransform):
     Args:
         classes: ids from 0 to ``classes`` - 1 are allowed, after the rules.
         ignore_index: the id left out of account, also allowed.
+        wide: RGB masks hold R + 256 G.
     """
 
-    def __init__(self, classes: int, ignore_index: int = 255) -> None:
+    def __init__(self, classes: int, ignore_index: int = 255, wide: bool = False) -> None:
         self.classes = classes
         self.ignore_index = ignore_index
+        self.wide = wide
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """mmcv's interface: sample in, sample out."""
@@ -103,7 +122,7 @@ class LoadMask(BaseTransform):
         return results
 
     def _read(self, results: dict[str, Any]) -> np.ndarray:
-        mask = decode_mask(Path(results["seg_map_path"]).read_bytes())
+        mask = decode_mask(Path(results["seg_map_path"]).read_bytes(), self.wide)
         if mask.shape != tuple(results["ori_shape"]):
             sizes = f"{mask.shape[1]} x {mask.shape[0]}, its image {results['ori_shape'][1]} x {results['ori_shape'][0]}"
             raise ValueError(f"the mask has {sizes} pixels")

@@ -1,20 +1,19 @@
-"""Label masks: how they are read, and how published ids become those of the benchmarks."""
+"""How published ids of masks become those of the benchmarks."""
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from configs.errors import UserError
+from configs.text_files import read_text
+from evaluation.mask_files import MaskError
 
 __all__ = [
-    "COCO_UNUSED", "MaskError", "coco_object_ids", "coco_stuff_ids", "context_ids", "decode_mask", "imagenet_s_ids",
-    "read_context_labels",
+    "COCO_UNUSED", "coco_object_ids", "coco_stuff_ids", "context_ids", "imagenet_s_ids", "read_context_labels",
 ]  # fmt: skip
 
 _UNLABELLED = 255
@@ -24,19 +23,6 @@ COCO_UNUSED = frozenset({11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90})
 """Values of COCO-Stuff masks (category id - 1) that no class has."""
 _COCO_VALUES = [value for value in range(182) if value not in COCO_UNUSED]
 _THINGS = 80
-
-
-class MaskError(ValueError):
-    """A mask holds what it cannot hold."""
-
-
-def decode_mask(content: bytes) -> np.ndarray:
-    """A PNG mask -> int64 (H, W): palette indices or grey values of 8 or 16 bits; of RGB, R + 256 G."""
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-        mask = np.asarray(image)
-    if mask.ndim == 3:
-        return mask[..., 0].astype(np.int64) + 256 * mask[..., 1].astype(np.int64)
-    return mask.astype(np.int64)
 
 
 def coco_stuff_ids(mask: np.ndarray) -> np.ndarray:
@@ -86,7 +72,7 @@ def read_context_labels(path: Path, classes: Sequence[str]) -> np.ndarray:
     """
     if not path.is_file():
         raise UserError(f"{path}: missing; PASCAL Context's labels.txt says which of the 459 ids is which")
-    rows = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", read_text(path), re.MULTILINE)
     ids = {name: int(number) for number, name in rows}
     table = np.zeros(max(ids.values(), default=0) + 1, np.uint8)
     for number, name in enumerate(classes[1:], start=1):

@@ -117,7 +117,7 @@ def _runner(
         folder = job.out / "pictures" / benchmark.name
         hooks.append(PictureHook(folder, job.pictures, classes))
     dataset = {
-        **benchmark.dataset,
+        **_with_list(benchmark, scratch),
         "test_mode": True,
         "pipeline": _pipeline(benchmark, len(classes)),
         "indices": job.limit,
@@ -146,13 +146,27 @@ def _runner(
     )
 
 
+def _with_list(benchmark: Benchmark, scratch: Path) -> dict[str, Any]:
+    """mmseg takes the lines of a list as they are; it gets one of the names alone."""
+    if benchmark.names is None:
+        return benchmark.dataset
+    listing = scratch / f"names-{os.getpid()}.txt"
+    listing.write_text("".join(f"{name}\n" for name in benchmark.names), encoding="utf-8")
+    return {**benchmark.dataset, "ann_file": str(listing.absolute())}
+
+
 def _pipeline(benchmark: Benchmark, classes: int) -> list[dict[str, Any]]:
     """The image is resized, its mask stays at the original size, where the prediction is compared."""
     scale = (benchmark.protocol.long_side, benchmark.protocol.short_side)
     return [
         {"type": "LoadImage"},
         {"type": "Resize", "scale": scale, "keep_ratio": True},
-        {"type": "LoadMask", "classes": classes, "ignore_index": benchmark.ignore_index},
+        {
+            "type": "LoadMask",
+            "classes": classes,
+            "ignore_index": benchmark.ignore_index,
+            "wide": benchmark.wide_masks,
+        },
         {"type": "PackSegInputs", "meta_keys": _META_KEYS},
     ]
 

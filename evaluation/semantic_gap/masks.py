@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from configs.errors import UserError
 from evaluation.class_lists import read_numbered_classes, without_background
 from evaluation.class_names import BACKGROUND
+from evaluation.mask_files import decode_mask
 from evaluation.photos import PICTURE_ERRORS
 from evaluation.semantic_gap.truth import Picture
 
@@ -54,12 +54,7 @@ def read_masks(folder: str | Path, classes: dict[int, str], min_area: float = 0.
 def _shares(file: Path) -> dict[int, float]:
     """Index -> share of the picture."""
     try:
-        with Image.open(file, formats=("PNG",)) as image:
-            if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-                raise UserError(
-                    f"{file}: a mask has one channel of class indices, found a picture of mode {image.mode}"
-                )
-            indices, counts = np.unique(np.asarray(image), return_counts=True)
+        indices, counts = np.unique(decode_mask(file.read_bytes()), return_counts=True)
     except PICTURE_ERRORS as error:
         raise UserError(f"{file}: not a readable mask ({error}); write it again") from None
     return dict(zip(indices.astype(int).tolist(), (counts / counts.sum()).tolist(), strict=True))

@@ -15,13 +15,12 @@ from configs.errors import UserError
 from evaluation import convert
 from evaluation.benchmarks.masks import (
     COCO_UNUSED,
-    MaskError,
     coco_object_ids,
     coco_stuff_ids,
-    decode_mask,
     imagenet_s_ids,
 )
 from evaluation.class_names import imagenet_s_names
+from evaluation.mask_files import MaskError, decode_mask
 from tests.evaluation.benchmarks.layouts import save_mask
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -19,7 +20,7 @@ from configs.errors import UserError
 from evaluation import evaluate
 from evaluation.benchmarks.catalogue import ALL, VARIANTS
 from evaluation.benchmarks.datasets import read_image
-from evaluation.benchmarks.masks import decode_mask
+from evaluation.mask_files import decode_mask
 from evaluation.protocol import Protocol, best_classes, class_texts, resize_short_side
 from models.pixels import normalise
 from models.weights import load_model
@@ -104,6 +105,12 @@ def test_figures_are_those_counted_from_predictions_by_hand(weights, tmp_path, n
     entry = run(weights, tmp_path / "out", *options)["benchmarks"][0]
     assert entry["unreadable"] == []
     assert (hits > 0).sum() >= 2
+    with open(tmp_path / "out" / entry["confusion_file"], newline="") as stream:
+        header, *rows = csv.reader(stream)
+    counts = np.array([row[1:] for row in rows], int)
+    assert header[1:] == [row[0] for row in rows] == list(entry["classes"])
+    assert np.array_equal(counts.diagonal(), hits)
+    assert np.array_equal(counts.sum(0) + counts.sum(1) - hits, unions)
     for number, value in enumerate(entry["classes"].values()):
         assert value == (pytest.approx(100 * hits[number] / unions[number]) if unions[number] else None)
     assert entry["miou"] == pytest.approx(100 * np.mean(hits[unions > 0] / unions[unions > 0]))
@@ -177,7 +184,9 @@ def test_two_processes_give_the_figures_of_one(weights, tmp_path):
         assert one["benchmarks"][0][key] == other["benchmarks"][0][key], key
     assert (one["processes"], other["processes"]) == (1, 2)
     assert len(list((tmp_path / "b/pictures/folder").glob("*.png"))) == 2
-    assert {path.name for path in (tmp_path / "b").iterdir()} == {"results.json", "miou.png", "pictures"}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "results.json", "miou.png", "pictures", "confusion-folder.csv",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "empty", "jpeg-2000", "no-mask", "other-size", "wrong-ids"])

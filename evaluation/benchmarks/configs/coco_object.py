@@ -12,4 +12,5 @@ dataset = {
     "seg_map_suffix": "_objectTrainIds.png",
 }
 protocol = {"short_side": 448, "window": 448, "stride": 224, "background_threshold": 0.95}
+other_mask_suffixes = ("_instanceTrainIds.png",)  # GroupViT's converter
 prepare = "python -m evaluation.convert coco-object"

@@ -4,6 +4,7 @@ _base_ = "base.py"
 
 title = "PASCAL Context59"
 images = 5104
+other_images = (5105,)  # the list of VOC 2010, one image of which has no labels
 dataset = {
     "type": "PascalContextDataset59",
     "data_root": "VOCdevkit/VOC2010",

@@ -14,3 +14,4 @@ dataset = {
 }
 protocol = {"short_side": 448, "window": 448, "stride": 224, "background_threshold": 0.75}
 ignore_index = 1000
+wide_masks = True

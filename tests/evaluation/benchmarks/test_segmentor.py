@@ -133,6 +133,12 @@ def test_figures_by_hand():
     assert found["miou"] == pytest.approx(100 * (2 / 3 + 2 / 5 + 1 / 3) / 3)
     assert found["pixel_accuracy"] == pytest.approx(100 * 5 / 8)
     assert found["images"] == 2
+    assert found["confusion"] == [
+        [2, 1, 0, 0],
+        [0, 2, 1, 0],
+        [0, 1, 1, 0],
+        [0, 0, 0, 0],
+    ]  # a row a true class
 
 
 @pytest.mark.parametrize("ignored", [255, 1000])
@@ -142,6 +148,7 @@ def test_ignored_pixels_count_neither_as_truth_nor_as_prediction(ignored):
         {"background": 100.0, "dog": 100.0, "cat": math.nan, "sky": math.nan}, nan_ok=True
     )
     assert found["pixel_accuracy"] == 100.0
+    assert found["ignored_pixels"] == 2
 
 
 def test_agrees_with_mmsegs_own_metric_on_random_masks():
@@ -177,9 +184,13 @@ def test_unreadable_samples_are_counted_and_named():
 def test_sums_are_exact_beyond_what_float32_can_count():
     metric = ClassIoUMetric()
     metric.dataset_meta = {"classes": ("a", "b")}
-    many = np.array([[2.0**24, 0], [2.0**24 + 1, 0], [2.0**24 + 1, 0], [2.0**24 + 1, 0]])
-    one = np.array([[0.0, 1], [0, 1], [0, 1], [0, 1]])
-    found = metric.compute_metrics([(many, 0, ""), *[(one, n, "") for n in range(1, 4)]])
-    assert found["classes"]["a"] == 100 * 2**24 / (2**24 + 1)
-    assert found["classes"]["b"] == 100.0
-    assert found["pixel_accuracy"] == 100 * (2**24 + 3) / (2**24 + 4)
+    rows, one = 2**12, torch.zeros(1, 1, 1, dtype=torch.int64)
+    many = torch.zeros(1, rows, rows + 1, dtype=torch.int64)  # 2**24 + 2**12 pixels
+    for number, (truth, guess) in enumerate([(many, many), (one, one), (one, one + 1), (one + 1, one + 1)]):
+        data = {"gt_sem_seg": {"data": truth}, "pred_sem_seg": {"data": guess}, "sample_idx": number}
+        metric.process({}, [data])
+    found = metric.compute_metrics(metric.results)
+    pixels = 2**24 + 2**12
+    assert found["confusion"] == [[pixels + 1, 1], [0, 1]]
+    assert found["classes"] == {"a": 100 * (pixels + 1) / (pixels + 2), "b": 50.0}
+    assert found["pixel_accuracy"] == 100 * (pixels + 2) / (pixels + 3)

@@ -177,9 +177,6 @@ def test_masks_give_labels_and_areas(tmp_path):
         Picture("b", ("car",), (1.0,)),
     ]
     assert read_masks(tmp_path, classes, min_area=0.1)[0].labels == ("tree",)
-    Image.new("RGB", (4, 4)).save(tmp_path / "c.png")
-    with pytest.raises(UserError, match="one channel"):
-        read_masks(tmp_path, classes)
 
 
 @pytest.mark.parametrize(
@@ -336,3 +333,14 @@ def test_ranks_of_labels_that_no_concept_names_stay_open():
     matcher = LabelMatcher(["dog", "sky"])
     truth = build_truth([Picture("a", ("dog", "sky"))], matcher)
     assert measure(truth, label_ranking(truth, {"a": ["sky"]}, matcher)).ranks.tolist() == [NOT_FOUND, 0]
+
+
+def test_masks_saved_as_grey_pictures_count_alike_and_colours_are_refused(tmp_path):
+    mask = np.array([[0, 1], [1, 2]], np.uint8)
+    for name, mode in (("a", "L"), ("b", "RGB"), ("c", "LA"), ("d", "RGBA")):
+        Image.fromarray(mask).convert(mode).save(tmp_path / f"{name}.png")
+    pictures = read_masks(tmp_path, {1: "cat", 2: "tree"})
+    assert {(picture.labels, picture.areas) for picture in pictures} == {(("cat", "tree"), (0.5, 0.25))}
+    Image.fromarray(np.dstack([mask, mask + 1, mask])).save(tmp_path / "e.png")
+    with pytest.raises(UserError, match="e.png: .*in colours"):
+        read_masks(tmp_path, {1: "cat"})
