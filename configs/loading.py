@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.errors import UserError
-from configs.schema import CocuConfig
+from configs.schema import ArchivesConfig, CocuConfig
 from configs.text_files import read_text
 
 __all__ = ["describe_options", "load_config", "to_plain"]
@@ -21,7 +21,8 @@ __all__ = ["describe_options", "load_config", "to_plain"]
 _CHOICES: dict[str, tuple[str, ...]] = {
     "clip.precision": ("auto", "fp32", "bf16", "fp16"),
     "index.kind": ("auto", "flat", "ivf", "ivfpq"),
-    "archives.ranking": ("paper", "calibrated", "compat"),
+    "archives.ranking": ("calibrated", "paper", "compat"),
+    "archives.candidates": ("auto", "neighbours", "vocabulary"),
     "archives.device": ("auto", "cpu", "gpu"),
     "train.model": ("paper", "small", "demo", "tiny"),
     "train.sampling": ("cluster", "top", "caption-nouns", "none"),
@@ -37,7 +38,7 @@ _FORMATS = ("webdataset", "parquet", "files", "table", "yfcc14m", "embeddings")
 _POSITIVE = (
     "ingest.short_side ingest.max_pixels ingest.max_image_bytes ingest.rows_per_part ingest.image_seconds "
     "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb index.train_rows "
-    "index.recall_queries archives.neighbours archives.top archives.batch_size "
+    "index.recall_queries archives.top archives.batch_size "
     "export.archive_length export.row_group_rows "
     "train.epochs train.batch_size train.accumulate train.temperature train.lr train.shuffle_groups train.prefetch "
     "train.save_steps train.keep train.commit_steps train.log_steps train.max_skipped"
@@ -197,6 +198,7 @@ def _check_values(config: CocuConfig, where: str) -> None:
         raise UserError(
             f"{where}: index.target_recall is a share between 0 and 1, found {config.index.target_recall}"
         )
+    _check_archives(config.archives, where)
     if "{}" not in config.clip.prompt:
         raise UserError(
             f"{where}: clip.prompt must contain {{}} for the concept, found '{config.clip.prompt}'"
@@ -219,6 +221,21 @@ def _check_values(config: CocuConfig, where: str) -> None:
             if name not in names:
                 known = ", ".join(sorted(names)) or "none"
                 raise UserError(f"{where}: {key} names '{name}', which is no corpus; known: {known}")
+
+
+def _check_archives(options: ArchivesConfig, where: str) -> None:
+    wanted = options.neighbours
+    if wanted != "auto" and not (isinstance(wanted, int) and wanted > 0):
+        raise UserError(f"{where}: archives.neighbours must be auto or a number above 0, found {wanted}")
+    if options.candidates == "vocabulary" and options.ranking != "calibrated":
+        raise UserError(
+            f"{where}: archives.candidates=vocabulary needs archives.ranking=calibrated, whose probe knows all "
+            f"concepts, and it is {options.ranking}; write archives.candidates=neighbours"
+        )
+    if not 0 <= options.probe_weight <= 1:
+        raise UserError(
+            f"{where}: archives.probe_weight is a share between 0 and 1, found {options.probe_weight}"
+        )
 
 
 def _check_choice(where: str, key: str, value: str, allowed: Sequence[str]) -> None:

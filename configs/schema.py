@@ -121,17 +121,44 @@ class ArchivesConfig:
     """Expansion, ranking and clusters (paper, section 3.2)."""
 
     corpora: list[str] = _option([], "corpora to curate; empty: all")
-    neighbours: int = _option(8, "L: retrieved images a pair")
+    neighbours: int | str = _option(
+        "auto", "L: retrieved images a pair; auto: 8 for paper and compat, 128 for calibrated"
+    )
     top: int = _option(32, "A: concepts kept in an archive")
-    ranking: str = _option("paper", "paper | calibrated | compat")
+    ranking: str = _option("paper", "calibrated | paper | compat")
+    candidates: str = _option(
+        "auto",
+        "what is ranked: neighbours (concepts of their captions) | vocabulary (and what the probe finds in the "
+        "whole vocabulary) | auto: vocabulary for calibrated",
+    )
     include_anchor: bool = _option(False, "let an image retrieve itself (the released code does)")
     z_weight: float = _option(
         0.5, "calibrated: weight of what CLIP says of the image against the neighbours' votes"
     )
-    vote_temperature: float = _option(10.0, "calibrated: neighbours vote with exp(temperature x (s - s_max))")
+    vote_temperature: float = _option(
+        7.0, "calibrated: neighbours vote with exp(temperature x (s - s_max)), s of centred vectors"
+    )
+    probe_weight: float = _option(
+        0.6, "calibrated: weight of the probe against the neighbours' votes, 0 to 1"
+    )
     clusters: bool = _option(True, "group an archive's concepts for cluster-guided sampling")
     batch_size: int = _option(1024, "pairs ranked at a time")
     device: str = _option("auto", "auto | cpu | gpu: where the search runs")
+
+    @property
+    def retrieved(self) -> int:
+        """L: ``neighbours``, or what ``auto`` stands for."""
+        if self.neighbours == "auto":
+            return 128 if self.ranking == "calibrated" else 8
+        return int(self.neighbours)
+
+    @property
+    def proposals(self) -> int:
+        """Concepts that the probe adds to the neighbours': four times what is kept, so that the cut matters little."""
+        wanted = (
+            self.ranking == "calibrated" if self.candidates == "auto" else self.candidates == "vocabulary"
+        )
+        return max(128, 4 * self.top) if wanted else 0
 
 
 @dataclass

@@ -8,15 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from configs.schema import ArchivesConfig
+from curation.calibrated import Weights
 from curation.clusters import cluster_archives, own_clusters
 from curation.csr import Csr
 from curation.index.folder import OpenIndex
 from curation.index.search import search
+from curation.probe import Probe
 from curation.ranking import Ranked, rank
 
 __all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives"]
 
 _SEARCHED_IN_SPLITS = 16_384  # pairs
+_NEIGHBOURS_KEPT, _VOTERS_KEPT = 32, 3  # in the table: with L = 128 all of them would be most of it
 
 ARCHIVE_SCHEMA = pa.schema(
     {
@@ -26,6 +29,9 @@ ARCHIVE_SCHEMA = pa.schema(
         "scores": pa.list_(pa.float32()),
         "clusters": pa.list_(pa.int16()),
         "in_caption": pa.list_(pa.bool_()),
+        "votes": pa.list_(pa.int16()),
+        "named_by": pa.list_(pa.list_(pa.int16())),
+        "probe": pa.list_(pa.float32()),
         "neighbours": pa.list_(pa.string()),
         "similarities": pa.list_(pa.float32()),
     }
@@ -39,11 +45,14 @@ def build_archives(
     options: ArchivesConfig,
     caption_ids: Csr | None = None,
     threads: int | None = None,
+    probe: Probe | None = None,
 ) -> pa.RecordBatch:
     """The rows of table ``archives`` for some pairs, in their order.
 
-    The archive is all of T_i, ranked, cut to the best ``options.top``. Concepts that the pair's own caption
-    names stay in it, as in the paper; ``in_caption`` marks them.
+    The archive is all candidates, ranked, cut to the best ``options.top``. Concepts that the pair's own caption
+    names stay in it, as in the paper; ``in_caption`` marks them. Why a concept is there: ``votes`` of the
+    neighbours name it, the nearest being ``named_by`` (places, from 0; at most 3), and ``probe`` is the chance that
+    the probe gives it. Of the neighbours the nearest 32 are listed.
 
     Args:
         keys: (n,) strings.
@@ -53,6 +62,7 @@ def build_archives(
             unless the index is split.
         caption_ids: concept ids of the pairs' own captions; None: nothing is marked.
         threads: OpenMP threads of FAISS.
+        probe: what ``calibrated`` needs.
 
     Raises:
         UserError: a wrong option, or embeddings of another dimension than the index.
@@ -74,6 +84,7 @@ def build_archives(
                 index,
                 options,
                 _rows_of(own, part),
+                probe,
             )
             for part in _slices(len(keys_here), size)
         ]
@@ -89,6 +100,7 @@ def archives_of_neighbours(
     index: OpenIndex,
     options: ArchivesConfig,
     caption_ids: Csr | None = None,
+    probe: Probe | None = None,
 ) -> pa.RecordBatch:
     """The same when the neighbours are known: rows int64 (B, L), -1 missing, similarities float32 (B, L)."""
     ranked = rank(
@@ -97,8 +109,9 @@ def archives_of_neighbours(
         rows,
         similarities,
         options.ranking,
-        options.z_weight,
-        options.vote_temperature,
+        probe,
+        Weights(options.probe_weight, options.z_weight, options.vote_temperature),
+        options.proposals,
     ).top(options.top)
     return _to_batch(keys, ranked, rows, similarities, index, options, caption_ids)
 
@@ -110,7 +123,7 @@ def _neighbours(
     anchors = np.ascontiguousarray(embeddings, dtype=np.float32)
     own_is_neighbour = options.include_anchor or options.ranking == "compat"
     excluded = None if own_is_neighbour else keys
-    return anchors, *search(index, anchors, options.neighbours, excluded, threads)
+    return anchors, *search(index, anchors, options.retrieved, excluded, threads)
 
 
 def _to_batch(
@@ -127,9 +140,10 @@ def _to_batch(
         clusters = cluster_archives(archive, index.concept_embeddings)
     else:
         clusters = own_clusters(archive)
-    found = rows >= 0
+    nearest = rows[:, :_NEIGHBOURS_KEPT]
+    found = nearest >= 0
     neighbour_offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(found.sum(axis=1))])
-    neighbour_keys = index.keys.take(pa.array(rows[found])).cast(pa.string())
+    neighbour_keys = index.keys.take(pa.array(nearest[found])).cast(pa.string())
     columns = [
         keys.cast(pa.string()),
         archive.to_list_array(),
@@ -137,8 +151,11 @@ def _to_batch(
         _lists(archive.offsets, pa.array(ranked.scores)),
         _lists(archive.offsets, pa.array(clusters)),
         _lists(archive.offsets, pa.array(_in_caption(archive, caption_ids, len(index.concepts)))),
+        _lists(archive.offsets, pa.array(ranked.votes.astype(np.int16))),
+        _lists(archive.offsets, _named_by(ranked, rows.shape[1])),
+        _lists(archive.offsets, pa.array(ranked.chances)),
         _lists(neighbour_offsets, neighbour_keys),
-        _lists(neighbour_offsets, pa.array(similarities[found])),
+        _lists(neighbour_offsets, pa.array(similarities[:, :_NEIGHBOURS_KEPT][found])),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=ARCHIVE_SCHEMA)
 
@@ -149,6 +166,12 @@ def _in_caption(archive: Csr, caption_ids: Csr | None, vocabulary: int) -> np.nd
         return np.zeros(len(archive.values), bool)
     own = caption_ids.row_ids() * vocabulary + caption_ids.values
     return np.isin(archive.row_ids() * vocabulary + archive.values, own)
+
+
+def _named_by(ranked: Ranked, neighbours: int) -> pa.ListArray:
+    """For every concept of the archives the places of its nearest voters among the image's neighbours."""
+    voters = ranked.named_by(_VOTERS_KEPT)
+    return _lists(voters.offsets, pa.array((voters.values % neighbours).astype(np.int16)))
 
 
 def _lists(offsets: np.ndarray, values: pa.Array) -> pa.ListArray:

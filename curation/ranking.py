@@ -1,9 +1,6 @@
 """Text-to-vision-guided ranking (paper, section 3.2, "Text-to-Vision-Guided Ranking"), a batch at a time.
 
-Candidates of an image i are the concepts T_i of its neighbours' captions. They are found by sorting codes
-``anchor * V + concept``; sums and maxima over a candidate's neighbours are reductions of runs of that order.
-There is no loop over images. Only products that no one has computed yet, anchor x candidate, are computed
-here; the others come with the index.
+Only products that no one has computed yet, anchor x candidate, are computed here; the others come with the index.
 
 Three scores:
 
@@ -12,13 +9,7 @@ paper
     local(t) = s(t, x_i) / mean(Q(t)), global(t) = s(t, x_i) / max over t' of max Q(t'), score = local + global.
     A quotient whose denominator is 0 counts as 0.
 calibrated
-    log share(t) + z_weight * (d(t) z(t) - d(t)^2 / 2). share(t) is the share of the neighbours' votes that t
-    has, neighbour l voting with exp(vote_temperature * (s_l - max s)). z(t) is s(t, x_i) standardised by the
-    concept's mean and standard deviation over the corpus: some concepts score high on every image, and a raw
-    cosine cannot be compared between concepts. d(t) is how much higher z is on images whose captions name t
-    (:func:`curation.separation.separations`). If z is normal with deviation 1, around d there and around 0 elsewhere, the bracket
-    is the logarithm of the likelihood ratio, as the share is the odds before the image is looked at: a concept
-    that CLIP does not recognise changes nothing. One whose cosine does not vary has z = d = 0.
+    Ours, of candidates that neighbours or the probe propose: :mod:`curation.calibrated`.
 compat
     The released code where it is defined: the paper's formula with the anchor among its own neighbours, which
     counts it twice in the mean (method.md, D7). The caller searches without leaving the anchor out; here it
@@ -34,8 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.errors import UserError
+from curation.calibrated import Weights, calibrated_scores
+from curation.candidates import Candidates, neighbours_concepts, with_proposals
 from curation.csr import Csr, ragged_slots
 from curation.index.folder import OpenIndex
+from curation.probe import Probe
 from curation.products import row_products
 
 __all__ = ["RANKINGS", "Ranked", "rank"]
@@ -45,45 +39,39 @@ RANKINGS = ("paper", "calibrated", "compat")
 
 @dataclass(frozen=True)
 class Ranked:
-    """For each of B anchors its concepts, best first.
+    """For each of B anchors its concepts, best first, and why each is there.
 
     Attributes:
         concepts: concept ids, int32.
         scores: float32, parallel to ``concepts.values``.
+        votes: int64, parallel: how many neighbours name it.
+        chances: float32, parallel: the probe's r; 0 where the ranking asks no probe.
+        first_voters: int64, parallel: where its neighbours begin in ``voters``.
+        voters: int64, position of a neighbour in the flattened (B, L) rows, most similar first.
     """
 
     concepts: Csr
     scores: np.ndarray
+    votes: np.ndarray
+    chances: np.ndarray
+    first_voters: np.ndarray
+    voters: np.ndarray
 
     def top(self, count: int) -> Ranked:
         """The best ``count`` of each anchor."""
         lengths = np.minimum(self.concepts.lengths, count)
         slots = ragged_slots(self.concepts.offsets[:-1], lengths)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        return Ranked(Csr(offsets, self.concepts.values[slots]), self.scores[slots])
+        parallel = (self.scores, self.votes, self.chances, self.first_voters)
+        return Ranked(
+            Csr(offsets, self.concepts.values[slots]), *(values[slots] for values in parallel), self.voters
+        )
 
-
-@dataclass(frozen=True)
-class Candidates:
-    """Distinct (anchor, concept) pairs, sorted by anchor, then concept; m of them.
-
-    Attributes:
-        anchors, concepts: int64 (m,).
-        starts: int64 (m,), first occurrence of each in the arrays below.
-        cosines: float64 (k,), s(t, x_l) of every occurrence.
-        neighbours: int64 (k,), position of the occurrence's neighbour in the flattened (B, L) rows.
-    """
-
-    anchors: np.ndarray
-    concepts: np.ndarray
-    starts: np.ndarray
-    cosines: np.ndarray
-    neighbours: np.ndarray
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Neighbours that name each candidate, int64 (m,)."""
-        return np.diff(self.starts, append=len(self.cosines))
+    def named_by(self, count: int) -> Csr:
+        """For every concept the ``count`` nearest neighbours that name it, as positions in the flattened rows."""
+        lengths = np.minimum(self.votes, count)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return Csr(offsets, self.voters[ragged_slots(self.first_voters, lengths)])
 
 
 def rank(
@@ -92,60 +80,58 @@ def rank(
     rows: np.ndarray,
     similarities: np.ndarray,
     ranking: str = "paper",
-    z_weight: float = 0.5,
-    vote_temperature: float = 10.0,
+    probe: Probe | None = None,
+    weights: Weights | None = None,
+    proposals: int = 0,
 ) -> Ranked:
-    """Rank the concepts of each anchor's neighbours.
+    """Rank the concepts of each anchor's neighbours, and those that the probe proposes.
 
     Args:
-        index: its captions, cosines, concept embeddings and statistics are used.
+        index: its captions, cosines, concept embeddings, statistics and (``calibrated``) vectors are used.
         anchor_embeddings: (B, d) float32, rows L2-normalised.
         rows: int64 (B, L), the neighbours' rows in the index, -1 missing.
         similarities: float32 (B, L), of the neighbours; used by ``calibrated``.
         ranking: paper, calibrated or compat.
-        z_weight: calibrated.
-        vote_temperature: calibrated.
+        probe: of the same vocabulary; ``calibrated`` needs it, the others do not look at it.
+        weights: constants of ``calibrated``; None: the defaults.
+        proposals: ``calibrated``: concepts of the whole vocabulary that the probe adds to the neighbours'; 0: none.
 
     Raises:
-        UserError: an unknown ranking.
+        UserError: an unknown ranking, no probe, or one of another vocabulary.
     """
     if ranking not in RANKINGS:
         raise UserError(f"archives.ranking is {ranking!r}; write one of {', '.join(RANKINGS)}")
-    found = _candidates(index, rows)
-    if not len(found.anchors):
-        empty = Csr(np.zeros(len(rows) + 1, np.int64), np.zeros(0, np.int32))
-        return Ranked(empty, np.zeros(0, np.float32))
-    anchor_cosines = row_products(
-        anchor_embeddings, found.anchors, index.concept_embeddings, found.concepts
-    ).astype(np.float64)
+    found = neighbours_concepts(index, rows)
     if ranking == "calibrated":
-        scores = _log_share(found, rows, similarities, vote_temperature)
-        scores += z_weight * _log_likelihood_ratio(index, found.concepts, anchor_cosines)
+        probe = _checked(probe, index)
+        if proposals:
+            found = with_proposals(found, probe, anchor_embeddings, proposals)
+    cosines = row_products(anchor_embeddings, found.anchors, index.concept_embeddings, found.concepts)
+    cosines = cosines.astype(np.float64)
+    if ranking == "calibrated" and probe is not None:
+        scores, chances = calibrated_scores(
+            index, probe, found, anchor_embeddings, rows, similarities, cosines, weights or Weights()
+        )
     else:
-        scores = _paper(found, anchor_cosines)
-    return _sorted_by_score(found, scores.astype(np.float32), len(rows))
+        scores, chances = _paper(found, cosines), np.zeros(len(cosines))
+    return _sorted_by_score(found, scores.astype(np.float32), chances.astype(np.float32), len(rows))
 
 
-def _candidates(index: OpenIndex, rows: np.ndarray) -> Candidates:
-    flat = rows.ravel()
-    safe = np.maximum(flat, 0)
-    begins = index.captions.offsets[safe]
-    lengths = np.where(flat >= 0, index.captions.offsets[safe + 1] - begins, 0)
-    slots = ragged_slots(begins, lengths)
-    neighbours = np.repeat(np.arange(len(flat), dtype=np.int64), lengths)
-    vocabulary = max(1, len(index.concepts))
-    codes = (neighbours // rows.shape[1]) * vocabulary + index.captions.values[slots]
-    # A stable order keeps a candidate's neighbours in the order of their similarity, so that sums over
-    # them do not depend on what else is in the batch.
-    order = np.argsort(codes, kind="stable")
-    codes = codes[order]
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    anchors, concepts = np.divmod(codes[starts], vocabulary)
-    cosines = index.cosines[slots[order]].astype(np.float64)
-    return Candidates(anchors, concepts, starts, cosines, neighbours[order])
+def _checked(probe: Probe | None, index: OpenIndex) -> Probe:
+    if probe is None:
+        raise UserError("archives.ranking is 'calibrated', which needs the probe; run fit_probe first")
+    if probe.weights.shape != index.concept_embeddings.shape:
+        concepts, d = probe.weights.shape
+        raise UserError(
+            f"the probe has {concepts:,} concepts of {d} dimensions and the index {len(index.concepts):,} of "
+            f"{index.d}; run fit_probe again with overwrite=true"
+        )
+    return probe
 
 
 def _paper(found: Candidates, anchor_cosines: np.ndarray) -> np.ndarray:
+    if not len(found.starts):
+        return np.zeros(0)
     mean = (np.add.reduceat(found.cosines, found.starts) + anchor_cosines) / (found.counts + 1)
     highest = np.maximum(np.maximum.reduceat(found.cosines, found.starts), anchor_cosines)
     first = np.flatnonzero(np.diff(found.anchors, prepend=-1))
@@ -157,27 +143,16 @@ def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
-def _log_share(
-    found: Candidates, rows: np.ndarray, similarities: np.ndarray, temperature: float
-) -> np.ndarray:
-    present = rows >= 0
-    best = np.where(present, similarities, np.finfo(np.float32).min).max(axis=1, keepdims=True)
-    votes = np.where(present, np.exp(temperature * np.where(present, similarities - best, 0.0)), 0.0)
-    total = votes.sum(axis=1)
-    share = np.add.reduceat(votes.ravel()[found.neighbours], found.starts) / total[found.anchors]
-    return np.log(np.maximum(share, np.finfo(np.float32).tiny))
-
-
-def _log_likelihood_ratio(index: OpenIndex, concepts: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-    spread = index.cosine_std[concepts].astype(np.float64)
-    z = _quotient(cosines - index.cosine_mean[concepts], spread)
-    separation = index.separation[concepts].astype(np.float64)
-    return separation * z - separation**2 / 2
-
-
-def _sorted_by_score(found: Candidates, scores: np.ndarray, batch: int) -> Ranked:
+def _sorted_by_score(found: Candidates, scores: np.ndarray, chances: np.ndarray, batch: int) -> Ranked:
     """Within each anchor by descending score; candidates are already in order of concept id."""
     order = np.lexsort((-scores, found.anchors))
     offsets = np.zeros(batch + 1, np.int64)
     np.cumsum(np.bincount(found.anchors, minlength=batch), out=offsets[1:])
-    return Ranked(Csr(offsets, found.concepts[order].astype(np.int32)), scores[order])
+    return Ranked(
+        Csr(offsets, found.concepts[order].astype(np.int32)),
+        scores[order],
+        found.counts[order],
+        chances[order],
+        found.starts[order],
+        found.neighbours,
+    )

@@ -127,7 +127,6 @@ def _settings(config: CocuConfig) -> dict[str, Any]:
         "nprobe": options.nprobe,
         "target_recall": options.target_recall,
         "train_rows": options.train_rows,
-        "neighbours": config.archives.neighbours,
         "format": faiss_index.FORMAT,
     }
 
@@ -275,7 +274,7 @@ def _join(
     recipe: str,
 ) -> tuple[str, dict[str, Any]]:
     """Join the encoded groups in one task; where the index is, relative to `index/`, and its index.json."""
-    workspace, options, neighbours = config.workspace, config.index, config.archives.neighbours
+    workspace, options, neighbours = config.workspace, config.index, config.archives.retrieved
     members = [
         (unit.payload, *(part_address(parts, part) for part in record.parts))
         for unit, record in zip(groups, parts.units, strict=True)

@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from curation.csr import Csr
 from curation.index.faiss_files import join_parts
-from curation.index.folder import FORMAT, file_checksum, open_index, split_folder
+from curation.index.folder import FORMAT, open_index, split_folder
 from curation.index.search import SearchQuality, tune
 from curation.index.spec import IndexSpec, split_rows
 from curation.keys import hash_keys, string_buffers
+from curation.mapped_files import file_checksum
 from curation.products import row_products
 from curation.separation import separations
 

@@ -19,7 +19,6 @@ copy. Nothing in it can run code when it is read.
 from __future__ import annotations
 
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,10 @@ import pyarrow as pa
 from configs.errors import UserError
 from curation.csr import Csr
 from curation.index.faiss_files import open_faiss
+from curation.mapped_files import check_file, open_array
+from curation.products import row_products
 
-__all__ = ["FORMAT", "OpenIndex", "Split", "check_file", "file_checksum", "open_index", "split_folder"]
+__all__ = ["FORMAT", "OpenIndex", "Split", "open_index", "split_folder"]
 
 FORMAT = "cocu-index-2"
 CONCEPT_COLUMNS = ("concept_id", "concept", "embedding", "cosine_mean", "cosine_std")
@@ -90,6 +91,22 @@ class OpenIndex:
         """Where ``search`` runs: gpu or cpu."""
         return "gpu" if self.splits and all(split.gpu is not None for split in self.splits) else "cpu"
 
+    def products_with(self, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """``vector . x_row`` of the stored vectors of some rows, whose splits must be open.
+
+        Args:
+            rows: int64 (m,). vector: (d,).
+
+        Returns:
+            float32 (m,).
+        """
+        products = np.zeros(len(rows), np.float32)
+        for split in self.splits:
+            inside = np.flatnonzero((rows >= split.start) & (rows < split.start + len(split.vectors)))
+            local = rows[inside] - split.start
+            products[inside] = row_products(vector[None], np.zeros_like(local), split.vectors, local)
+        return products
+
 
 def split_folder(folder: Path, number: int, splits: int) -> Path:
     """Where a sub-index lies: the folder itself if there is only one."""
@@ -116,8 +133,8 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         if splits is None or not name.startswith("split-") or int(name[6:9]) in splits:
             check_file(root, name, facts, full=check == "full")
     captions = Csr(
-        _open_array(root, "offsets.npy", np.int64, (rows + 1,)),
-        _open_array(root, "concept_ids.npy", np.int32, (metadata["occurrences"],)),
+        open_array(root, "offsets.npy", np.int64, (rows + 1,)),
+        open_array(root, "concept_ids.npy", np.int32, (metadata["occurrences"],)),
     )
     concepts = _open_concepts(root, d, metadata["concepts"])
     _check_offsets(root, captions, len(concepts["concept"]), full=check == "full")
@@ -128,46 +145,18 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         rows=rows,
         splits=[_open_split(root, number, metadata) for number in chosen],
         keys=_open_keys(root, rows),
-        key_hashes=_open_array(root, "key_hashes.npy", np.uint64, (rows,)),
+        key_hashes=open_array(root, "key_hashes.npy", np.uint64, (rows,)),
         captions=captions,
-        cosines=_open_array(root, "cosines.npy", np.float32, (metadata["occurrences"],)),
+        cosines=open_array(root, "cosines.npy", np.float32, (metadata["occurrences"],)),
         concepts=concepts["concept"],
         concept_embeddings=concepts["embedding"],
         cosine_mean=concepts["cosine_mean"],
         cosine_std=concepts["cosine_std"],
-        separation=_open_array(root, "separation.npy", np.float32, (metadata["concepts"],)),
+        separation=open_array(root, "separation.npy", np.float32, (metadata["concepts"],)),
         metadata=metadata,
         nprobe=metadata["search"]["nprobe"],
         refine=metadata["search"]["refine"],
     )
-
-
-def file_checksum(path: Path) -> int:
-    """CRC-32 of a file: it finds what breaks on the way, not what is forged."""
-    checksum = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            checksum = zlib.crc32(block, checksum)
-    return checksum
-
-
-def check_file(root: Path, name: str, facts: dict[str, int], full: bool) -> None:
-    """Compare a file with what index.json says.
-
-    Raises:
-        UserError: it is missing, has another size or (``full``) another checksum.
-    """
-    path = root / name
-    if not path.is_file():
-        raise UserError(f"{path} is missing from the index; copy the whole folder or build the index again")
-    size = path.stat().st_size
-    if size != facts["bytes"]:
-        raise UserError(
-            f"{path} has {size} bytes and index.json says {facts['bytes']}; "
-            "copy the folder again or build the index again"
-        )
-    if full and file_checksum(path) != facts["crc32"]:
-        raise UserError(f"{path} has another checksum than index.json says; copy the folder again")
 
 
 def _read_metadata(root: Path) -> dict[str, Any]:
@@ -184,23 +173,6 @@ def _read_metadata(root: Path) -> dict[str, Any]:
     return metadata
 
 
-def _open_array(root: Path, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """Memory-map a .npy file and insist on its type and shape; objects (pickles) are refused."""
-    path = root / name
-    try:
-        # Nothing can be mapped of an empty array.
-        mode = "r" if np.prod(shape) else None
-        array = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except ValueError as error:
-        raise UserError(f"{path} is not a plain array of numbers ({error}); build the index again") from error
-    if array.dtype != np.dtype(dtype) or array.shape != shape:
-        raise UserError(
-            f"{path} holds {array.dtype} {array.shape} where index.json says {np.dtype(dtype)} {shape}; "
-            "build the index again"
-        )
-    return array
-
-
 def _open_split(root: Path, number: int, metadata: dict[str, Any]) -> Split:
     start, end = metadata["split_rows"][number]
     folder = split_folder(root, number, metadata["splits"])
@@ -210,7 +182,7 @@ def _open_split(root: Path, number: int, metadata: dict[str, Any]) -> Split:
             f"{folder / 'index.faiss'} holds {index.ntotal} vectors of dimension {index.d} where index.json "
             f"says {end - start} of {metadata['d']}; build the index again"
         )
-    vectors = _open_array(folder, "vectors.npy", np.float16, (end - start, metadata["d"]))
+    vectors = open_array(folder, "vectors.npy", np.float16, (end - start, metadata["d"]))
     return Split(start, index, vectors)
 
 

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
+from curation.moments import cosine_statistics
 from curation.text import vocabulary
 from models.clip import clip_settings
 from spark_jobs.engine.commits import build_table
@@ -51,9 +52,9 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
 
     def units() -> list[Unit]:
         chosen = choose_concepts(session, config, pairs)
-        rows, mean, second = image_moments(session, images)
-        moments = session.sparkContext.broadcast((mean, second))  # a d x d matrix: 2 MB for d = 512
-        print(f"mine_concepts: {len(chosen):,} concepts; cosines over {rows:,} images", flush=True)
+        found = image_moments(session, images)
+        moments = session.sparkContext.broadcast((found.mean, found.second))  # d x d: 2 MB for d = 512
+        print(f"mine_concepts: {len(chosen):,} concepts; cosines over {found.rows:,} images", flush=True)
         lines = lines_of(chosen, options.vocabulary) if options.embeddings else None
         result = []
         for start in range(0, len(chosen), _CHUNK):
@@ -99,19 +100,15 @@ def concept_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
             f"the concepts' text embeddings have {texts.shape[1]} dimensions and the images' {len(mean)}: "
             f"concepts and images need the same CLIP"
         )
-    exact = texts.astype(np.float64)
-    average = exact @ mean
-    spread = np.sqrt(
-        np.maximum(np.einsum("td,de,te->t", exact, second, exact, optimize=True) - average**2, 0.0)
-    )
+    average, spread = cosine_statistics(texts, mean, second)
     table = pa.table(
         {
             "concept_id": pa.array(np.arange(start, start + len(names), dtype=np.int32)),
             "concept": names,
             "count": pa.array([count for _, count in entries], pa.int64()),
             "embedding": vectors_to_column(texts.astype(np.float16), texts.shape[1]),
-            "cosine_mean": pa.array(average.astype(np.float32)),
-            "cosine_std": pa.array(spread.astype(np.float32)),
+            "cosine_mean": pa.array(average),
+            "cosine_std": pa.array(spread),
         }
     )
     return finish_unit(unit, folder, recipe, table)

@@ -120,7 +120,7 @@ def measure(
     index = build(corpus, work / "index" / "bench", kind, queries=200)
     units = store_units(corpus, work, asked, options)
     anchors = corpus.vectors[:asked].astype(np.float32)
-    keys, batch, neighbours = corpus.keys[:asked], options.batch_size, options.neighbours
+    keys, batch, neighbours = corpus.keys[:asked], options.batch_size, options.retrieved
     near = [
         search(index, anchors[start : start + batch], neighbours, keys[start : start + batch])
         for start in range(0, asked, batch)

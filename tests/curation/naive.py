@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 Vector = Sequence[float]
 
 
@@ -45,30 +47,69 @@ def paper(
     return by_score(scores)
 
 
+def centred_cosine(left: Vector, right: Vector, mean: Vector) -> float:
+    """cos(left - mean, right - mean), 0 where one of them is the mean."""
+    a = [x - m for x, m in zip(left, mean, strict=True)]
+    b = [x - m for x, m in zip(right, mean, strict=True)]
+    size = math.sqrt(dot(a, a) * dot(b, b))
+    return dot(a, b) / size if size > 1e-6 else 0.0
+
+
+def probe(
+    images: Sequence[Vector], captions: Sequence[Sequence[int]], concepts: int, rho: float
+) -> np.ndarray:
+    """(V, d + 1) float64: weights and bias of every concept, by solving ridge regression's normal equations for it.
+
+    Minimises mean over images of (w . (x - mu) + share - named)^2 + l |w|^2, l = rho x mean variance.
+    """
+    x = np.array(images, np.float64)
+    named = np.zeros((len(x), concepts))
+    for row, caption in enumerate(captions):
+        named[row, list(caption)] = 1.0
+    mean = x.mean(axis=0)
+    centred = x - mean
+    ridge = rho * np.mean(centred**2)
+    # As a least-squares problem: sqrt(N l) I below the images. No covariance matrix, no inverse.
+    stacked = np.vstack([centred, math.sqrt(len(x) * ridge) * np.eye(x.shape[1])])
+    result = np.zeros((concepts, x.shape[1] + 1))
+    for concept in range(concepts):
+        target = np.concatenate([named[:, concept] - named[:, concept].mean(), np.zeros(x.shape[1])])
+        weights = np.linalg.lstsq(stacked, target, rcond=None)[0]
+        result[concept] = [*weights, named[:, concept].mean() - weights @ mean]
+    return result
+
+
 def calibrated(
     captions: Sequence[Sequence[int]],
     neighbours: Sequence[int],
-    similarities: Sequence[float],
+    images: Sequence[Vector],
+    anchor: Vector,
+    concepts: Sequence[int],
     cosine: Callable[[int, int | None], float],
+    statistics: tuple[Vector, Vector, Vector],
+    probe: np.ndarray,
     mean: Vector,
-    std: Vector,
-    separation: Vector,
-    z_weight: float,
-    temperature: float,
+    weights: tuple[float, float, float],
 ) -> list[tuple[int, float]]:
-    """log share of the weighted votes + z_weight x (d z - d^2 / 2)."""
-    present = [(row, s) for row, s in zip(neighbours, similarities, strict=True) if row >= 0]
-    if not present:
-        return []
-    best = max(s for _, s in present)
-    votes = {row: math.exp(temperature * (s - best)) for row, s in present}
+    """log((1 - p) share + p r + 0.003) + z_weight x (d z - d^2 / 2) of some concepts.
+
+    Args:
+        statistics: mean, deviation and separation of every concept's cosine. weights: p, z_weight, temperature.
+    """
+    share_of_probe, z_weight, temperature = weights
+    average, std, separation = statistics
+    votes = {row: centred_cosine(anchor, images[row], mean) for row in neighbours if row >= 0}
+    best = max(votes.values(), default=0.0)
+    votes = {row: math.exp(temperature * (s - best)) for row, s in votes.items()}
     total = math.fsum(votes.values())
     scores = {}
-    for concept in candidates(captions, neighbours):
-        share = math.fsum(vote for row, vote in votes.items() if concept in captions[row]) / total
-        z = (cosine(concept, None) - mean[concept]) / std[concept] if std[concept] else 0.0
+    for concept in concepts:
+        share = math.fsum(vote for row, vote in votes.items() if concept in captions[row]) / (total or 1.0)
+        chance = max(0.0, dot(anchor, probe[concept][:-1].tolist()) + float(probe[concept][-1]))
+        z = (cosine(concept, None) - average[concept]) / std[concept] if std[concept] else 0.0
         d = separation[concept]
-        scores[concept] = math.log(share) + z_weight * (d * z - d * d / 2)
+        expected = math.log((1 - share_of_probe) * share + share_of_probe * chance + 0.003)
+        scores[concept] = expected + z_weight * (d * z - d * d / 2)
     return by_score(scores)
 
 

@@ -19,6 +19,8 @@ from curation.index import (
     open_index,
     train,
 )
+from curation.moments import concept_sums, image_moments
+from curation.probe import Probe, fit_chosen, left_out_of, left_out_share
 
 
 @dataclass
@@ -109,3 +111,11 @@ def build(
             writer.add(corpus.keys[part], vectors, captions, cosines, fill_part(trained, vectors))
         writer.finish(neighbours, nprobe, target_recall, queries)
     return open_index(folder)
+
+
+def probe_of(corpus: Corpus) -> Probe:
+    """The probe of the whole corpus, fitted as the job does."""
+    sums = concept_sums(corpus.vectors, corpus.captions).dense(len(corpus.concepts))
+    share = left_out_share(len(corpus), len(corpus.concepts))
+    left_out = left_out_of(corpus.keys, corpus.vectors, corpus.captions, share)
+    return fit_chosen(image_moments(corpus.vectors), *sums, left_out)

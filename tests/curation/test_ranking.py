@@ -10,8 +10,12 @@ import pyarrow as pa
 import pytest
 
 from configs.errors import UserError
+from curation.calibrated import Weights
 from curation.csr import Csr
 from curation.index import OpenIndex, caption_cosines
+from curation.index.folder import Split
+from curation.moments import concept_sums, image_moments
+from curation.probe import Probe, fit_probe
 from curation.ranking import rank
 from curation.separation import separations
 from tests.curation import naive
@@ -36,7 +40,7 @@ def index_of(
         kind="flat",
         d=d,
         rows=len(images),
-        splits=[],
+        splits=[Split(0, None, images)],
         keys=pa.array([str(row) for row in range(len(images))], pa.large_string()),
         key_hashes=np.zeros(len(images), np.uint64),
         captions=lists,
@@ -84,15 +88,17 @@ def cosine_of(index: OpenIndex, anchor: np.ndarray):
     return cosine
 
 
-def assert_same(found: list[tuple[int, float]], expected: list[tuple[int, float]]) -> None:
+def assert_same(
+    found: list[tuple[int, float]], expected: list[tuple[int, float]], tolerance: float = 1e-5
+) -> None:
     """Equal scores to 1e-5 of their size, and an order that differs only among such equal scores."""
     assert dict(found).keys() == dict(expected).keys()
     wanted = dict(expected)
     for concept, score in found:
-        assert score == pytest.approx(wanted[concept], rel=1e-5, abs=1e-5)
+        assert score == pytest.approx(wanted[concept], rel=tolerance, abs=tolerance)
     in_found_order = [wanted[concept] for concept, _ in found]
     for better, worse in pairwise(in_found_order):
-        assert better >= worse - 2e-5 * max(1.0, abs(worse))
+        assert better >= worse - 2 * tolerance * max(1.0, abs(worse))
 
 
 def ranked_lists(
@@ -139,33 +145,94 @@ def test_scores_equal_the_formula_on_random_corpora(ranking):
     assert min(empty, missing, single) > 10
 
 
-def test_calibrated_scores_equal_the_formula_on_random_corpora():
+def probe_for(index: OpenIndex, rho: float) -> Probe:
+    """Fitted to the images of a case and their captions."""
+    images = index.splits[0].vectors
+    sums = concept_sums(images, index.captions, np.float64).dense(len(index.concepts))
+    return fit_probe(image_moments(images), *sums, rho)
+
+
+def test_the_whole_calibrated_score_equals_its_naive_twin():
+    """Moments, probe, centred votes, proposals and likelihood ratio against plain Python and a least-squares solver."""
     rng = np.random.default_rng(4)
-    compared = 0
-    for _ in range(150):
+    compared = alone = both = silent = 0
+    for number in range(220):
         index, anchors, rows, similarities = random_case(rng)
-        weight, temperature = float(rng.choice([0, 0.5, 2])), float(rng.choice([0, 5, 20]))
-        found = ranked_lists(
-            index, anchors, rows, similarities, "calibrated", z_weight=weight, vote_temperature=temperature
+        # Half precision leaves lengths of 1 +- 3e-4; here they are exact, so that five digits can be compared.
+        index.splits[0].vectors = unit(index.splits[0].vectors.astype(np.float64))
+        images = index.splits[0].vectors.astype(np.float64)
+        similarities = np.where(rows >= 0, np.einsum("bd,bld->bl", anchors, images[rows]), 0).astype(
+            np.float32
         )
-        for number, anchor in enumerate(anchors):
-            expected = naive.calibrated(
-                index.captions.to_lists(),
-                rows[number].tolist(),
-                similarities[number].tolist(),
-                cosine_of(index, anchor),
-                index.cosine_mean.tolist(),
-                index.cosine_std.tolist(),
-                index.separation.tolist(),
-                weight,
-                temperature,
-            )
+        captions, count = index.captions.to_lists(), len(index.concepts)
+        rho = float(rng.choice([0.03, 1, 10]))
+        weights = (
+            float(rng.choice([0, 0.6, 1])),
+            float(rng.choice([0, 0.5, 2])),
+            float(rng.choice([0, 7, 20])),
+        )
+        probe, expected_probe = probe_for(index, rho), naive.probe(images.tolist(), captions, count, rho)
+        proposals = (0, 3, 2 * count)[number % 3]
+        found = rank(index, anchors, rows, similarities, "calibrated", probe, Weights(*weights), proposals)
+        for place, anchor in enumerate(anchors):
+            near = rows[place].tolist()
+            chance = expected_probe[:, :-1] @ anchor.astype(float) + expected_probe[:, -1]
+            pool = set(naive.candidates(captions, near))
+            own = slice(*found.concepts.offsets[place : place + 2])
+            ids = found.concepts.values[own].tolist()
+            proposed = {t for t in ids if t not in pool}
+            assert pool <= set(ids)
+            if proposals:
+                # The k best: nobody who was left out is likelier than one of them, but for rounding.
+                outside = [chance[t] for t in range(count) if t not in ids]
+                inside = np.sort([chance[t] for t in ids])[::-1][: min(proposals, count)]
+                assert len(ids) >= min(proposals, count)
+                assert max(outside, default=-9) <= inside.min() + 1e-5
+            else:
+                assert not proposed
+            spread = [index.cosine_std[t] for t in ids]
             # z divides a float32 cosine by the concept's spread: compare where that keeps five digits.
-            spread = [index.cosine_std[concept] for concept, _ in expected]
             if all(value == 0 or value > 0.05 for value in spread):
-                assert_same(found[number], expected)
-                compared += 1
-    assert compared > 300
+                statistics = tuple(
+                    array.tolist() for array in (index.cosine_mean, index.cosine_std, index.separation)
+                )
+                expected = naive.calibrated(
+                    captions, near, images.tolist(), anchor.astype(float).tolist(), sorted(ids),
+                    cosine_of(index, anchor), statistics, expected_probe, images.mean(axis=0).tolist(), weights,
+                )  # fmt: skip
+                scores = list(zip(ids, found.scores[own].tolist(), strict=True))
+                assert_same(scores, expected, tolerance=1e-4)
+                compared, alone, both = compared + 1, alone + len(proposed), both + len(pool)
+                silent += not pool
+    assert compared > 400
+    assert min(alone, both) > 500
+    assert silent > 10
+
+
+def test_each_concept_says_who_named_it():
+    rng = np.random.default_rng(6)
+    named = unnamed = 0
+    for _ in range(60):
+        index, anchors, rows, similarities = random_case(rng)
+        captions = index.captions.to_lists()
+        found = rank(index, anchors, rows, similarities, "calibrated", probe_for(index, 1.0), proposals=99)
+        voters = found.named_by(3).to_lists()
+        for place, (concept, anchor) in enumerate(
+            zip(found.concepts.values.tolist(), found.concepts.row_ids().tolist(), strict=True)
+        ):
+            near = [n for n, row in enumerate(rows[anchor]) if row >= 0 and concept in captions[row]]
+            assert found.votes[place] == len(near)
+            assert [position % rows.shape[1] for position in voters[place]] == near[:3]
+            named, unnamed = named + bool(near), unnamed + (not near)
+    assert min(named, unnamed) > 200
+
+
+def test_a_probe_of_another_vocabulary_is_refused():
+    index, anchor, rows = worked_example()
+    other = Probe(np.zeros(2, np.float32), np.zeros((3, 2), np.float32), np.zeros(3, np.float32))
+    for probe, message in ((None, "run fit_probe first"), (other, "3 concepts of 2 dimensions")):
+        with pytest.raises(UserError, match=message):
+            rank(index, anchor, rows, np.ones((1, 3), np.float32), "calibrated", probe)
 
 
 def test_separations_equal_their_definition():
@@ -217,7 +284,9 @@ def test_equal_scores_come_in_the_order_of_concept_ids():
 def test_no_neighbours_give_an_empty_archive():
     index, anchor, _ = worked_example()
     for ranking in ("paper", "calibrated"):
-        ranked = rank(index, anchor, np.array([[-1, -1]]), np.zeros((1, 2), np.float32), ranking)
+        ranked = rank(
+            index, anchor, np.array([[-1, -1]]), np.zeros((1, 2), np.float32), ranking, probe_for(index, 1.0)
+        )
         assert ranked.concepts.to_lists() == [[]]
 
 
@@ -232,10 +301,19 @@ def test_a_batch_ranks_as_its_images_one_by_one():
     rng = np.random.default_rng(7)
     for _ in range(20):
         index, anchors, rows, similarities = random_case(rng)
+        probe = probe_for(index, 1.0)
         for ranking in ("paper", "calibrated"):
-            whole = rank(index, anchors, rows, similarities, ranking)
+            whole = rank(index, anchors, rows, similarities, ranking, probe, proposals=5)
             parts = [
-                rank(index, anchors[i : i + 1], rows[i : i + 1], similarities[i : i + 1], ranking)
+                rank(
+                    index,
+                    anchors[i : i + 1],
+                    rows[i : i + 1],
+                    similarities[i : i + 1],
+                    ranking,
+                    probe,
+                    proposals=5,
+                )
                 for i in range(len(anchors))
             ]
             assert whole.scores.tobytes() == b"".join(part.scores.tobytes() for part in parts)

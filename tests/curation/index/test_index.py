@@ -348,7 +348,7 @@ def test_concept_ids_out_of_range_fail_the_full_check(copy, flat):
     ids[3] = 10_000
     np.save(copy / "concept_ids.npy", ids)
     metadata = json.loads((copy / "index.json").read_text())
-    from curation.index.folder import file_checksum
+    from curation.mapped_files import file_checksum
 
     metadata["files"]["concept_ids.npy"]["crc32"] = file_checksum(copy / "concept_ids.npy")
     (copy / "index.json").write_text(json.dumps(metadata))

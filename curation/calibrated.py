@@ -1,0 +1,105 @@
+"""The calibrated score (ours): what neighbours say, what the probe says, and whether CLIP's cosine agrees.
+
+    score(t) = log(0.4 share(t) + 0.6 r(t) + 0.003) + 0.5 (d(t) z(t) - d(t)^2 / 2)
+
+share(t)
+    The share of the neighbours' votes that t has. Neighbour l votes with exp(7 (s'_l - max s')), s' the cosine of
+    the centred vectors x_i - mu and x_l - mu: all photos share a direction, which says nothing of either.
+r(t)
+    The probe's estimate of the chance that a caption of this image names t (:mod:`curation.probe`).
+z(t), d(t)
+    z is s(t, x_i) standardised by the concept's mean and standard deviation over the corpus: some concepts score high
+    on every image. d is how much higher z is on images whose captions name t (:mod:`curation.separation`). If z is
+    normal with deviation 1, around d there and around 0 elsewhere, the bracket is the logarithm of the likelihood
+    ratio, as the first term is the odds before the cosine is looked at: a concept that CLIP does not recognise changes
+    nothing. One whose cosine does not vary has z = d = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from curation.candidates import Candidates
+from curation.index.folder import OpenIndex
+from curation.probe import Probe
+
+__all__ = ["FLOOR", "Weights", "calibrated_scores", "centred_similarities"]
+
+FLOOR = 0.003
+"""What a concept has that neither neighbours nor probe expect: CLIP's cosine may still lift it."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Constants of the score (``archives.probe_weight``, ``z_weight``, ``vote_temperature``)."""
+
+    probe: float = 0.6
+    z: float = 0.5
+    vote_temperature: float = 7.0
+
+
+def calibrated_scores(
+    index: OpenIndex,
+    probe: Probe,
+    found: Candidates,
+    anchors: np.ndarray,
+    rows: np.ndarray,
+    similarities: np.ndarray,
+    anchor_cosines: np.ndarray,
+    weights: Weights,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score and r of every candidate, both float64 (m,).
+
+    Args:
+        found: m candidates.
+        anchors: (B, d) float32. rows, similarities: (B, L), of the neighbours.
+        anchor_cosines: float64 (m,), s(t, x_i) of the candidates.
+    """
+    chances = probe.chances(anchors, found.anchors, found.concepts)
+    centred = centred_similarities(index, probe.mean, anchors, rows, similarities)
+    shares = _shares(found, rows >= 0, centred, weights.vote_temperature)
+    expected = np.log((1 - weights.probe) * shares + weights.probe * chances + FLOOR)
+    return expected + weights.z * _log_likelihood_ratio(index, found.concepts, anchor_cosines), chances
+
+
+def centred_similarities(
+    index: OpenIndex, mean: np.ndarray, anchors: np.ndarray, rows: np.ndarray, similarities: np.ndarray
+) -> np.ndarray:
+    """cos(x_i - mu, x_l - mu) of every anchor and neighbour, float64 (B, L); 0 where there is none.
+
+    All vectors have length 1, so |x - mu|^2 = 1 - 2 mu.x + mu.mu: beside the similarities only mu . x_l is needed.
+    """
+    present = rows >= 0
+    centre = mean.astype(np.float64)
+    own = np.einsum("bd,d->b", anchors.astype(np.float64), centre)[:, None]
+    near = np.zeros(rows.shape)
+    near[present] = index.products_with(rows[present], mean)
+    square = centre @ centre
+    lengths = np.maximum(1 - 2 * own + square, 0) * np.maximum(1 - 2 * near + square, 0)
+    products = similarities - own - near + square
+    usable = present & (lengths > 1e-12)
+    return np.divide(products, np.sqrt(lengths), out=np.zeros(rows.shape), where=usable)
+
+
+def _shares(
+    found: Candidates, present: np.ndarray, similarities: np.ndarray, temperature: float
+) -> np.ndarray:
+    """Of every candidate the share of its anchor's votes, float64 (m,)."""
+    best = np.where(present, similarities, -np.inf).max(axis=1, keepdims=True, initial=-2.0)
+    votes = np.where(present, np.exp(temperature * (similarities - best)), 0.0)
+    shares = np.zeros(len(found.anchors))
+    named = np.flatnonzero(found.counts)
+    if len(named):
+        sums = np.add.reduceat(votes.ravel()[found.neighbours], found.starts[named])
+        shares[named] = sums / votes.sum(axis=1)[found.anchors[named]]
+    return shares
+
+
+def _log_likelihood_ratio(index: OpenIndex, concepts: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+    spread = index.cosine_std[concepts].astype(np.float64)
+    above = cosines - index.cosine_mean[concepts]
+    z = np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
+    separation = index.separation[concepts].astype(np.float64)
+    return separation * z - separation**2 / 2
