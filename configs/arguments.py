@@ -28,7 +28,7 @@ def parse_config(argv: Sequence[str], prog: str, text: str, sections: Sequence[s
         "--config", metavar="FILE", help="YAML file with the configuration, e.g. configs/demo.yaml"
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the file")
-    arguments = parser.parse_args(list(argv))
+    arguments = parser.parse_intermixed_args(list(argv))  # options may stand before and after --config
     if not arguments.config and not arguments.overrides:
         raise UserError(f"say what to work on: {prog} --config configs/demo.yaml (or --help)")
     return load_config(arguments.config, arguments.overrides)

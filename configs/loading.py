@@ -112,11 +112,24 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if "=" not in item or item.startswith("-"):
             raise UserError(f"'{item}' on the command line: write overrides as section.key=value")
     try:
-        values = OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(OmegaConf.from_dotlist([_spelled_out(item) for item in overrides]))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"command line: cannot read an override: {str(error).splitlines()[0]}") from None
     assert isinstance(values, dict)
     return values  # type: ignore[return-value]
+
+
+def _spelled_out(override: str) -> str:
+    """``report.truth=`` means the empty text (or list), and not null."""
+    key, _, value = override.partition("=")
+    if value:
+        return override
+    factory = next((entry.default_factory for name, entry in _leaves(CocuConfig) if name == key), None)
+    return key + {list: "=[]", dict: "={}"}.get(_made_by(factory), "=''")
+
+
+def _made_by(factory: Any) -> type | None:
+    return type(factory()) if callable(factory) else None
 
 
 def _leaves(schema: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:

@@ -21,6 +21,7 @@ from configs.schema import IngestConfig
 from corpora.captions import Problem
 from corpora.decode_pool import Clock
 from corpora.jpeg_segments import JpegFile, strip_jpeg
+from corpora.png_chunks import strip_png
 from corpora.reasons import Reason
 
 __all__ = ["MIN_PIXELS", "Prepared", "prepare_image"]
@@ -94,7 +95,7 @@ def prepare_image(data: bytes | None, config: IngestConfig, clock: Clock | None 
     jpeg = strip_jpeg(data)
     if jpeg is not None and jpeg.scans > _MOST_SCANS:
         return Problem(Reason.UNREADABLE_IMAGE, f"a JPEG of {jpeg.scans} scans")
-    source = jpeg.data if jpeg is not None else data
+    source = jpeg.data if jpeg is not None else strip_png(data) or data
     if Image.MAX_IMAGE_PIXELS is not None and config.max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = config.max_pixels
     try:

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("key", metavar="KEY", help="corpus/shard/sample, e.g. demo/00000/000000012")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     config = load_config(arguments.config, arguments.overrides)
     check_workspace(config, create=False)
     print(explain(config.workspace, arguments.key))

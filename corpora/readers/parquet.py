@@ -31,7 +31,7 @@ def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     filesystem, path = resolve(shard.address)
     with filesystem.open_input_file(path) as source:
         file = pq.ParquetFile(source)
-        columns = _columns(file.schema_arrow.names, shard.options)
+        columns = _columns(file.schema_arrow, shard.options)
         if isinstance(columns, Problem):
             yield Sample("", problem=columns)
             return
@@ -41,17 +41,33 @@ def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
             first += file.metadata.row_group(group).num_rows
 
 
-def _columns(names: list[str], options: CorpusConfig) -> dict[str, str] | Problem:
-    """Column by meaning."""
-    image = next((name for name in (options.image_column, *IMAGES) if name in names), None)
+def _columns(schema: pa.Schema, options: CorpusConfig) -> dict[str, str] | Problem:
+    """Column by meaning. A column of bytes goes before one of another type, unless the corpus names its column."""
+    names = schema.names
+    named = options.image_column != CorpusConfig().image_column
+    images = [name for name in dict.fromkeys((options.image_column, *IMAGES)) if name in names]
+    image = next(
+        (name for name in images if named or _holds_bytes(schema, name)), images[0] if images else None
+    )
     if image is None or options.caption_column not in names:
         text = (
             f"needs an image column ('{options.image_column}', jpg, png or webp) and '{options.caption_column}', "
             f"has {', '.join(names)[:200]}; set image_column and caption_column"
         )
         return Problem(Reason.UNREADABLE_SHARD, text)
-    others = {name: name for name in ("key", *_FAILURE_COLUMNS) if name in names}
+    others = {name: name for name in ("key", *_FAILURE_COLUMNS) if names.count(name) == 1}
+    for name in (image, options.caption_column):
+        if names.count(name) > 1:
+            text = f"has {names.count(name)} columns called '{name}'; rename, or set image_column and caption_column"
+            return Problem(Reason.UNREADABLE_SHARD, text)
     return {**others, "image": image, "caption": options.caption_column}
+
+
+def _holds_bytes(schema: pa.Schema, name: str) -> bool:
+    kind = schema.types[schema.names.index(name)]
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _row_group(
@@ -81,11 +97,23 @@ def _sample(row: dict[str, pa.Scalar], number: int, limits: IngestConfig) -> Sam
     if image is not None and len(image) > limits.max_image_bytes:
         return Sample(name, problem=too_big(len(image)))
     if image is None:
-        told = [str(row[column].as_py()) for column in _FAILURE_COLUMNS if column in row]
-        return Sample(name, problem=Problem(Reason.MISSING_IMAGE, ", ".join(told)[:200]))
+        return Sample(name, problem=Problem(Reason.MISSING_IMAGE, _no_image(row)[:200]))
     if caption is not None and not isinstance(caption, (str, bytes)):
         return Sample(name, problem=Problem(Reason.MISSING_CAPTION, f"a value of type {row['caption'].type}"))
     return Sample(name, image, caption)
+
+
+def _no_image(row: dict[str, pa.Scalar]) -> str:
+    """What img2dataset said of the download, or what there is where bytes should be."""
+    told = [str(row[column].as_py()) for column in _FAILURE_COLUMNS if column in row]
+    value = row["image"].as_py()
+    if told or value is None:
+        return ", ".join(told) or "the image is null"
+    if isinstance(value, dict):
+        return (
+            f"no bytes, only {', '.join(f'{name} {text}' for name, text in value.items() if text) or 'nulls'}"
+        )
+    return f"not the image's bytes but a {row['image'].type}: {value!s:.60} (paths: format table)"
 
 
 def _image_bytes(value: pa.Scalar) -> bytes | None:

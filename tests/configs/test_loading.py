@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.arguments import parse_config
 from configs.errors import UserError
 from configs.loading import describe_options, load_config
 
@@ -77,3 +78,16 @@ def test_help_describes_every_option_of_a_section():
     for name in ("neighbours", "top", "ranking", "include_anchor"):
         assert f"archives.{name}=" in text
     assert "L: retrieved images a pair" in text
+
+
+def test_an_empty_override_is_the_empty_value():
+    config = load_config("configs/demo.yaml", ["report.truth=", "concepts.hold_out=", "clip.name="])
+    assert (config.report.truth, config.concepts.hold_out, config.clip.name) == ("", [], "")
+    with pytest.raises(UserError, match="ingest.short_side: Value ''"):
+        load_config(None, ["ingest.short_side="])
+
+
+def test_overrides_stand_before_and_after_the_file():
+    argv = ["workspace=a", "--config", "configs/demo.yaml", "ingest.short_side=8"]
+    config = parse_config(argv, "job", "text", [])
+    assert (config.workspace, config.ingest.short_side) == ("a", 8)

@@ -494,3 +494,40 @@ def test_member_names_never_become_paths(tmp_path, monkeypatch):
 def test_every_reason_is_explained():
     assert set(EXPLANATIONS) == set(Reason)
     assert all(text and "\n" not in text for text in EXPLANATIONS.values())
+
+
+def _parquet(folder, columns, names=None):
+    pq.write_table(pa.Table.from_arrays(list(columns.values()), names or list(columns)), folder / "0.parquet")
+    return ingest(CorpusConfig("web", "parquet", str(folder)), folder / "out")
+
+
+def test_doubled_columns_end_their_own_shard_alone(tmp_path):
+    texts = pa.array(["a caption"])
+    for number, names in enumerate((["image", "caption", "caption"], ["image", "caption", "x", "x"])):
+        arrays = [pa.array([GOOD]), *[texts] * (len(names) - 1)]
+        pq.write_table(pa.Table.from_arrays(arrays, names), tmp_path / f"{number}.parquet")
+    found = ingest(CorpusConfig("web", "parquet", str(tmp_path)), tmp_path / "out")
+    assert [row["key"] for row in found.pairs] == ["web/1/000000000"]
+    (row,) = found.rejects
+    assert (row["reason"], row["shard"]) == ("unreadable_shard", "0")
+    assert row["detail"].startswith("has 2 columns called 'caption'; rename, or set")
+
+
+NO_BYTES = {
+    "a path": (pa.array(["a/1.jpg"]), "not the image's bytes but a string: a/1.jpg (paths: format table)"),
+    "only a path": (pa.array([{"bytes": None, "path": "/d/0.jpg"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())])), "no bytes, only path /d/0.jpg"),
+    "null": (pa.array([None], pa.binary()), "the image is null"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_BYTES)
+def test_what_stands_for_bytes_is_named(tmp_path, case):
+    images, detail = NO_BYTES[case]
+    found = _parquet(tmp_path, {"image": images, "caption": pa.array(["a caption"])})
+    assert [(row["reason"], row["detail"]) for row in found.rejects] == [("missing_image", detail)]
+
+
+def test_a_column_of_bytes_goes_before_one_of_names(tmp_path):
+    columns = {"image": pa.array(["u1"]), "jpg": pa.array([GOOD]), "caption": pa.array(["a caption"])}
+    found = _parquet(tmp_path, columns)
+    assert [row["image"] for row in found.pairs] == [GOOD]
