@@ -198,7 +198,7 @@ class SparkConfig:
 class CocuConfig:
     """Everything."""
 
-    workspace: str = _option("", "folder of all tables: local path, hdfs:// or s3a://")
+    workspace: str = _option("", "folder of all tables: local path, hdfs://, s3a://, gs:// or abfss://")
     overwrite: bool = _option(False, "replace tables that were built from something else")
     corpora: list[CorpusConfig] = field(default_factory=list, metadata={"help": "the sources"})
     ingest: IngestConfig = field(default_factory=IngestConfig)

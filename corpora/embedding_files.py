@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from configs.errors import UserError
 from configs.schema import CorpusConfig
-from storage.addresses import expand
+from storage.patterns import expand
 
 __all__ = ["paired_files"]
 

@@ -14,7 +14,9 @@ from configs.schema import CorpusConfig
 from corpora.folder_runs import cut_into_runs, own_files, relative_files
 from corpora.samples import Suffixes
 from corpora.table_layout import TableLayout, find_layout
-from storage.addresses import expand, join, list_folder, resolve
+from storage.addresses import join, list_folder, resolve
+from storage.listing import Entry
+from storage.patterns import expand, find
 
 __all__ = ["Shard", "list_shards"]
 
@@ -61,7 +63,7 @@ def list_shards(corpus: CorpusConfig) -> list[Shard]:
         raise UserError(f"corpus '{corpus.name}': image_root is missing, the {what} of {corpus.path}")
     if corpus.format == "table":
         expand(corpus.image_root)
-    found = expand(corpus.path)
+    found = find(corpus.path)
     listing = {"files": _folder_shards, "table": _table_shards, "yfcc14m": _zip_shards}.get(
         corpus.format, _file_shards
     )
@@ -75,24 +77,23 @@ def list_shards(corpus: CorpusConfig) -> list[Shard]:
     return shards
 
 
-def _file_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
-    files = _files(corpus, addresses)
+def _file_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
+    files = _files(corpus, entries)
     return [
         Shard(corpus.name, name, file, corpus.format, corpus)
         for name, file in zip(_names(files), files, strict=True)
     ]
 
 
-def _files(corpus: CorpusConfig, addresses: Iterable[str]) -> list[str]:
+def _files(corpus: CorpusConfig, entries: Iterable[Entry]) -> list[str]:
     """A folder stands for the files in it that have the format's suffix."""
     wanted = _SUFFIXES[corpus.format]
     found: list[str] = []
-    for address in addresses:
-        filesystem, path = resolve(address)
-        if filesystem.get_file_info(path).type != pafs.FileType.Directory:
-            found.append(address)
+    for entry in entries:
+        if not entry.is_folder:
+            found.append(entry.address)
             continue
-        infos = list_folder(filesystem, path)
+        infos = list_folder(*resolve(entry.address))
         names = [
             info.base_name
             for info in infos
@@ -101,8 +102,8 @@ def _files(corpus: CorpusConfig, addresses: Iterable[str]) -> list[str]:
             and not info.base_name.startswith((".", "_"))
         ]
         if not names:
-            raise UserError(f"corpus '{corpus.name}': no {' or '.join(wanted)} files in {address}")
-        found.extend(join(address, name) for name in names)
+            raise UserError(f"corpus '{corpus.name}': no {' or '.join(wanted)} files in {entry.address}")
+        found.extend(join(entry.address, name) for name in names)
     return found
 
 
@@ -119,24 +120,24 @@ def _safe(part: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", part).replace("..", "__") or "_"
 
 
-def _folder_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+def _folder_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     """One shard a folder (img2dataset's 00000, 00001, ...); large ones, and the root's own files, are cut."""
     suffixes = Suffixes.of(corpus)
     labels: list[str] = []
     found: list[tuple[str, tuple[str, ...]]] = []
     names: list[str] = []
-    for address in addresses:
-        filesystem, path = resolve(address)
-        if filesystem.get_file_info(path).type != pafs.FileType.Directory:
+    for entry in entries:
+        address = entry.address
+        if not entry.is_folder:
             raise UserError(f"corpus '{corpus.name}': {address} is a file; format 'files' takes folders")
-        infos = list_folder(filesystem, path)
+        infos = list_folder(*resolve(address))
         names.extend(info.base_name for info in infos)
         for start, files in cut_into_runs(own_files(infos, suffixes), suffixes, FILES_A_SHARD):
             labels.append(join(address, f"files-{start:08d}"))
             found.append((address, tuple(files)))
         below = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
         for folder in (join(address, name) for name in below if not name.startswith((".", "_"))):
-            inner = resolve(folder)[1]
+            filesystem, inner = resolve(folder)
             paths = relative_files(list_folder(filesystem, inner, recursive=True), inner)
             runs = cut_into_runs(paths, suffixes, FILES_A_SHARD)
             whole = len(runs) < 2  # its task lists it again, so that no paths need to be sent
@@ -151,10 +152,10 @@ def _folder_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard
     ]
 
 
-def _table_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+def _table_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     """Ranges of bytes of each file, so that one large TSV is read by many tasks."""
     shards = []
-    files = _files(corpus, addresses)
+    files = _files(corpus, entries)
     for name, address in zip(_names(files), files, strict=True):
         layout = find_layout(corpus, address, ((corpus.image_column,),), ((corpus.caption_column,),))
         filesystem, path = resolve(address)
@@ -168,12 +169,12 @@ def _table_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]
     return shards
 
 
-def _zip_shards(corpus: CorpusConfig, addresses: Sequence[str]) -> list[Shard]:
+def _zip_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     """One shard a zip; every one knows the tables with the captions (see zip_reader)."""
     keys = ((corpus.image_column,), ("file",), ("photo_hash",), ("hash",))
     captions = ((corpus.caption_column,), ("title", "description"), ("description",), ("title",))
     tables = tuple(
-        (address, find_layout(corpus, address, keys, captions)) for address in _files(corpus, addresses)
+        (address, find_layout(corpus, address, keys, captions)) for address in _files(corpus, entries)
     )
     filesystem, path = resolve(corpus.image_root)
     if filesystem.get_file_info(path).type == pafs.FileType.Directory:

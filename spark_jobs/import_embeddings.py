@@ -32,7 +32,7 @@ from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, rejects_table
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
-from storage.addresses import file_sizes
+from storage.listing import file_sizes
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 from storage.vectors import vectors_to_column

@@ -24,7 +24,7 @@ from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
-from storage.addresses import file_sizes
+from storage.listing import file_sizes
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 
@@ -39,7 +39,7 @@ Sources are the entries of `corpora` in the configuration file, each with
                 table        CSV/TSV of (image path, caption), one a line, beside an image folder
                 yfcc14m      zips of photos, and the TSV with their captions
                 embeddings   ready vectors with captions: see import_embeddings.py
-  path          local, hdfs:// or s3a://; braces and globs: cc3m/{00000..00331}.tar
+  path          local, hdfs://, s3a://, gs:// or abfss://; braces and globs: cc3m/{00000..00331}.tar
   image_root    table, yfcc14m: the folder that the image paths start from, or that holds the zips
   image_column, caption_column   table, parquet: names of the columns, if not `image` and `caption`;
                 webdataset, files: suffixes (`s1.input.jpg`: input.jpg), the caption's also the JSON's key

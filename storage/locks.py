@@ -19,10 +19,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import pyarrow.fs as pafs
-
 from configs.errors import UserError
-from storage.addresses import join, resolve
+from storage.addresses import is_local, join, make_folder, resolve
 from storage.tables import write_atomically
 
 __all__ = ["TableLock", "hold_lock"]
@@ -83,9 +81,9 @@ def hold_lock(workspace: str, table: str, job: str) -> Iterator[TableLock]:
 def _acquire(lock: TableLock, table: str) -> None:
     filesystem, path = resolve(lock.address)
     try:
-        filesystem.create_dir(posixpath.dirname(path), recursive=True)
+        make_folder(filesystem, posixpath.dirname(path))
         for _ in range(3):
-            if isinstance(filesystem, pafs.LocalFileSystem):
+            if is_local(filesystem):
                 if _create_exclusively(path, lock.content()):
                     return
             elif _read(lock.address) is None:

@@ -32,7 +32,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from storage.addresses import join, resolve
+from storage.addresses import is_local, join, make_folder, resolve
 from storage.units import Part, UnitRecord
 
 __all__ = [
@@ -194,8 +194,8 @@ def write_atomically(address: str, data: bytes) -> None:
     between.
     """
     filesystem, path = resolve(address)
-    filesystem.create_dir(posixpath.dirname(path), recursive=True)
-    if isinstance(filesystem, pafs.LocalFileSystem):
+    make_folder(filesystem, posixpath.dirname(path))
+    if is_local(filesystem):
         temporary = f"{path}.{uuid.uuid4().hex}.tmp"
         try:
             with Path(temporary).open("wb") as stream:
@@ -239,7 +239,7 @@ def write_part(
     ``file`` is relative to ``folder`` and no other attempt's (:func:`part_path`). zstd, since JPEG bytes do not shrink and text does.
     """
     filesystem, path = resolve(join(folder, file))
-    filesystem.create_dir(posixpath.dirname(path), recursive=True)
+    make_folder(filesystem, posixpath.dirname(path))
     rows = 0
     binary = [name for name in schema.names if name in ("image", "embedding")]
     dictionary = [name for name in schema.names if name in ("corpus", "reason", "stage")]

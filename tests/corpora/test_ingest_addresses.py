@@ -27,7 +27,9 @@ from spark_jobs.engine.units import units_of
 from spark_jobs.export_training import export_unit
 from spark_jobs.ingest import check, ingest_unit
 from storage import addresses, tables
-from storage.addresses import expand, expand_braces, file_sizes, is_readable, resolve
+from storage.addresses import is_readable, resolve
+from storage.listing import file_sizes
+from storage.patterns import expand, expand_braces
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 from storage.vectors import column_to_vectors
@@ -212,7 +214,7 @@ def test_relative_paths_are_made_absolute(tmp_path, monkeypatch):
 
 
 WRONG = {
-    "ftp://host/x": "'ftp://' is not supported; use a local path, hdfs:// or s3a://",
+    "ftp://host/x": "'ftp://' is not supported; use a local path, hdfs://, s3a://, gs:// or abfss://",
     "file://other/x": "write file:///path or just /path; 'other' would be another machine",
     "s3a://KEY:hunter2@bucket/x": "must hold no credentials; set them in the environment",
     "hdfs://user:hunter2@host/x": "must hold no credentials",
