@@ -17,7 +17,7 @@ __all__ = ["BACKGROUND", "PROMPT_NAMES", "imagenet_s_names", "prompt_names"]
 BACKGROUND = "background"
 """As first class of a list it is no prompt: the background rule gives its pixels."""
 
-_VOC = {"aeroplane": "airplane", "diningtable": "table", "pottedplant": "plant", "tvmonitor": "monitor"}
+_VOC = {"diningtable": "table", "pottedplant": "plant", "tvmonitor": "monitor"}
 _CONTEXT = {"aeroplane": "airplane", "pottedplant": "plant", "tvmonitor": "monitor"}
 
 PROMPT_NAMES: dict[str, dict[str, str]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,23 @@ TABLE = {
     "voc20": (1449, 20, 448, 448, 224, None),
     "context59": (5104, 59, 448, 448, 224, None),
 }
+
+
+# method.md, below its table: the names in the prompts, copied from there and not from this project's own lists
+VOC_PROMPTS = (
+    "aeroplane bicycle bird boat bottle bus car cat chair cow table dog horse motorbike person plant sheep sofa train "
+    "monitor"
+).split()
+CONTEXT_RENAMED = {"aeroplane": "airplane", "pottedplant": "plant", "tvmonitor": "monitor"}
+
+# the class folders of ImageNet-S-50, as its authors publish them (data/names/ImageNetSemi_im50_train.txt)
+IMAGENET_S_50 = (
+    "n01443537 n01491361 n01531178 n01644373 n02104029 n02119022 n02123597 n02133161 n02165456 n02281406 "
+    "n02325366 n02342885 n02396427 n02483362 n02504458 n02510455 n02690373 n02747177 n02783161 n02814533 "
+    "n02859443 n02917067 n02992529 n03014705 n03047690 n03095699 n03197337 n03201208 n03445777 n03452741 "
+    "n03584829 n03630383 n03775546 n03791053 n03874599 n03891251 n04026417 n04335435 n04380533 n04404412 "
+    "n04447861 n04507155 n04522168 n04557648 n04562935 n04612504 n06794110 n07749582 n07831146 n12998815 "
+).split()
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -78,21 +96,22 @@ def test_prompts_are_the_words_that_curation_holds_out(name, tmp_path):
     check_class_names(found, name)
 
 
-def test_protocols_own_words():
-    assert prompt_names("voc", ["background", "diningtable", "pottedplant", "tvmonitor"]) == [
-        "table",
-        "plant",
-        "monitor",
-    ]
-    assert prompt_names("context", ["background", "aeroplane", "pottedplant"]) == ["airplane", "plant"]
+def test_prompts_are_the_methods_words():
+    from mmseg.datasets import COCOStuffDataset, PascalContextDataset, PascalVOCDataset
+
+    voc, context, stuff = (
+        dataset.METAINFO["classes"] for dataset in (PascalVOCDataset, PascalContextDataset, COCOStuffDataset)
+    )
+    assert prompt_names("voc", voc) == prompt_names("voc20", voc[1:]) == VOC_PROMPTS
+    expected = [CONTEXT_RENAMED.get(name, name) for name in context[1:]]
+    assert prompt_names("context", context) == prompt_names("context59", context[1:]) == expected
+    assert prompt_names("coco_object", ["background", *stuff[:80]]) == list(stuff[:80])
     assert prompt_names("folder", ["background", "diningtable"]) == ["diningtable"]
 
 
 @pytest.mark.parametrize("count", [50, 300])
 def test_imagenet_s_names_are_first_lemmas_in_the_order_of_their_synsets(count):
     """timm ships ImageNet's synsets with their lemmas; masks number the classes by rising synset."""
-    from importlib import resources
-
     folder = resources.files("timm.data").joinpath("_info")
     lemmas = dict(
         line.split("\t") for line in folder.joinpath("imagenet_synset_to_lemma.txt").read_text().splitlines()
@@ -106,10 +125,19 @@ def test_imagenet_s_names_are_first_lemmas_in_the_order_of_their_synsets(count):
         place += 1
 
 
-def test_imagenet_s_50_folders_in_the_order_of_the_masks_have_these_names():
+def test_imagenet_s_50_folders_in_the_order_of_the_masks_have_these_names(tmp_path):
+    """Masks number the classes by rising folder; each folder's synset must have the class's name among its lemmas."""
+    folder = resources.files("timm.data").joinpath("_info")
+    listed = (
+        line.split("\t") for line in folder.joinpath("imagenet_synset_to_lemma.txt").read_text().splitlines()
+    )
+    lemmas = {synset: words.split(",") for synset, words in listed}
+    for synset in IMAGENET_S_50:
+        (tmp_path / synset).mkdir()
     names = imagenet_s_names(50)
-    # the synsets of the first, of one in the middle and of the last classes
-    assert [names[0], names[1], names[4], names[49]] == ["goldfish", "tiger shark", "kuvasz", "agaric"]
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    for name, synset in zip(names, folders, strict=True):
+        assert name == lemmas[synset][0].lower(), synset
 
 
 def test_sides_follow_the_models_image_size():

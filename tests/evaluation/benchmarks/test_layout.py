@@ -88,6 +88,21 @@ def test_context_has_5104_or_5105_images(tmp_path, count, told):
         assert check_layout(load_benchmark("context"), tmp_path).images == count
 
 
+def test_a_list_of_voc_with_mark_blank_lines_and_crlf_is_the_same_list(weights, tmp_path):
+    """mmseg would take each line as it is and look for '\\ufeff000000000000.jpg' and '.jpg'."""
+    make_layout(tmp_path, "voc")
+    listing = tmp_path / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"
+    options = ["--benchmark", "voc", "--data", str(tmp_path), "--partial", "--out", str(tmp_path / "out")]
+    found = []
+    for content in (listing.read_bytes(), b"\xef\xbb\xbf" + listing.read_bytes().replace(b"\n", b"\r\n\r\n")):
+        listing.write_bytes(content)
+        assert evaluate.main(["--checkpoint", str(weights), *options]) == 0
+        (entry,) = json.loads((tmp_path / "out/results.json").read_text())["benchmarks"]
+        assert (entry["images"], entry["unreadable"]) == (IMAGES, [])
+        found.append(entry["classes"])
+    assert found[0] == found[1]
+
+
 # --- files as people have them: each of these folders holds voc_good's two pictures in another form --------
 
 
