@@ -81,7 +81,7 @@ def prepare_image(data: bytes | None, config: IngestConfig, clock: Clock | None 
     for byte, less its metadata.
 
     Time: bounded by ``config.max_pixels`` and checked against ``clock`` between the steps.
-    Memory: about 9 bytes a pixel for images above 16 megapixels, one of which is decoded at a time.
+    Memory: at most 17 bytes a pixel; of images above 16 megapixels, one is decoded at a time.
     """
     if clock is None:
         clock = Clock(config.image_seconds)

@@ -171,4 +171,6 @@ def _finish(sample: _Waiting, pool: DecodePool, rows: _Rows) -> None:
             result = pool.wait(sample.job)
         except TimeoutError as error:
             result = Problem(Reason.IMAGE_TIMEOUT, str(error))
+        except MemoryError:  # while its bytes were read
+            result = Problem(Reason.UNREADABLE_IMAGE, "MemoryError")
     rows.add(sample.name, sample.caption, result)

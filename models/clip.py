@@ -25,8 +25,17 @@ from configs.schema import ClipConfig
 if TYPE_CHECKING:
     from open_clip import CLIP
 
-__all__ = ["Clip", "check_clip", "clip_fingerprint", "clip_settings", "load_clip", "pick_device"]
+__all__ = [
+    "Clip",
+    "check_clip",
+    "clip_fingerprint",
+    "clip_settings",
+    "crop_to_aspect",
+    "load_clip",
+    "pick_device",
+]
 
+_MOST_ASPECT = 8
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -179,7 +188,11 @@ def _load(config: ClipConfig, device: torch.device) -> Clip:
         if kind not in ("Normalize", "ToTensor", "MaybeToTensor")
     ]
 
+    middle_alone = "CenterCrop" in kinds
+
     def resize(image: Image.Image) -> Image.Image:
+        if middle_alone:
+            image = crop_to_aspect(image, _MOST_ASPECT)
         for step in geometry:
             image = step(image)
         return image
@@ -200,6 +213,21 @@ def _load(config: ClipConfig, device: torch.device) -> Clip:
         device=device,
         dtype=dtype,
     )
+
+
+def crop_to_aspect(image: Image.Image, aspect: int) -> Image.Image:
+    """The middle of a picture that is more than so many times as long as wide.
+
+    A transform that scales the short side up and then cuts the middle out would else make gigabytes of
+    65,000 x 1 pixels. The middle stays where it is to the half pixel.
+    """
+    short, long = sorted(image.size)
+    kept = aspect * short + (long - aspect * short) % 2
+    if kept >= long:
+        return image
+    start = (long - kept) // 2
+    wide = image.width == long
+    return image.crop((start, 0, start + kept, short) if wide else (0, start, short, start + kept))
 
 
 def _is_openai(config: ClipConfig) -> bool:

@@ -136,7 +136,7 @@ def _decoded(clip: Clip, images: pa.ChunkedArray, options: EmbedConfig) -> Itera
         try:
             with Image.open(io.BytesIO(value.as_buffer()), formats=("JPEG",)) as image:
                 return row, clip.prepare(image.convert("RGB")), ""
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
             return row, None, f"{type(error).__name__}: {error}"[:200]
 
     ahead = 4 * _batch_size(clip, options)

@@ -16,7 +16,7 @@ from PIL import Image
 from configs.errors import UserError
 from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
 from corpora.ingest_shard import PAIRS_SCHEMA
-from models.clip import clip_fingerprint, load_clip
+from models.clip import Clip, clip_fingerprint, load_clip
 from spark_jobs import embed_images
 from spark_jobs.embed_images import embed_pixels, embed_unit
 from storage import tables
@@ -25,6 +25,7 @@ from storage.units import Part, Unit, UnitRecord
 from storage.vectors import column_to_vectors
 from tests import harness
 from tests.corpora.ingest_inputs import jpeg
+from tests.corpora.peak_memory import peak_growth
 
 COUNT = 37
 
@@ -109,6 +110,39 @@ def test_vectors_are_those_of_open_clip(tmp_path, clip_config, batch_size):
     assert rows.column("key").to_pylist() == [f"web/0/{n:04d}" for n in range(COUNT)]
     np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float64), axis=1), 1, atol=1e-3)
     assert _cosines(vectors, _direct(clip_config, images)).min() > 0.9999
+
+
+def test_very_long_pictures_are_those_of_open_clip_too(tmp_path, clip_config):
+    images = [jpeg(*size, n) for n, size in enumerate([(700, 20), (20, 701), (901, 33), (64, 900)])]
+    _write_pairs(tmp_path, images, size=4)
+    _, vectors, _ = _run(_unit(tmp_path, clip_config), tmp_path)
+    assert _cosines(vectors, _direct(clip_config, images)).min() > 0.999
+
+
+@pytest.mark.parametrize("size", [(65_000, 1), (1, 65_000), (65_000, 200)])
+def test_a_picture_of_one_row_costs_no_gigabytes(clip_config, size):
+    clip = load_clip(clip_config)
+    image = Image.new("RGB", size, "red")
+    peak, pixels = peak_growth(lambda: clip.prepare(image))
+    assert peak < 30_000_000
+    assert pixels.shape == (*clip.image_size, 3)
+    assert np.abs(pixels.astype(int) - [255, 0, 0]).max() <= 1
+
+
+def test_a_picture_that_does_not_fit_the_memory_is_a_reject(tmp_path, clip_config, monkeypatch):
+    images = _images(3)
+    _write_pairs(tmp_path, images, size=3)
+    usual = Clip.prepare
+
+    def prepare(self, image):
+        if image.width == 61:
+            raise MemoryError
+        return usual(self, image)
+
+    monkeypatch.setattr(Clip, "prepare", prepare)
+    rows, _, rejects = _run(_unit(tmp_path, clip_config), tmp_path)
+    assert rows.column("key").to_pylist() == ["web/0/0000", "web/0/0002"]
+    assert [(row["key"], row["reason"]) for row in rejects] == [("web/0/0001", "unreadable_image")]
 
 
 def test_precisions(tmp_path, clip_config):

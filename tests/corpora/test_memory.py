@@ -1,0 +1,52 @@
+"""What one picture can cost in memory, however it is made: `ingest.max_pixels` bounds it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.corpora.ingest_inputs import encode
+
+MAX_PIXELS = 17_000_000
+BYTES_A_PIXEL = 17
+THIN, SQUARE = (65_000, 260), (4_000, 4_200)
+PICTURES = {
+    "rgb.png": ("RGB", "PNG", THIN, {"compress_level": 1}),
+    "rgba.png": ("RGBA", "PNG", THIN, {"compress_level": 1}),
+    "palette.png": ("P", "PNG", THIN, {"compress_level": 1, "transparency": 1}),
+    "grey16.png": ("I;16", "PNG", THIN, {"compress_level": 1}),
+    "cmyk.jpg": ("CMYK", "JPEG", THIN, {}),
+    "rgb.tif": ("RGB", "TIFF", THIN, {"compression": "tiff_lzw"}),
+    "rgb.gif": ("RGB", "GIF", THIN, {}),
+    "rgba.webp": ("RGBA", "WEBP", SQUARE, {"lossless": True, "method": 0}),
+    "one-row.jpg": ("RGB", "JPEG", (65_000, 1), {}),
+}
+
+
+def _write(folder):
+    for name, (mode, kind, size, options) in PICTURES.items():
+        flat = Image.fromarray(np.zeros(size[::-1], np.uint16)) if mode == "I;16" else Image.new(mode, size)
+        (folder / name).write_bytes(encode(flat, kind, **options))
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.slow
+def test_peak_memory_of_a_picture_is_bounded_by_its_pixels(tmp_path):
+    files = _write(tmp_path)
+    command = [sys.executable, "-m", "tests.corpora.peak_memory", str(MAX_PIXELS), *map(str, files)]
+    # Freed memory goes back at once, so that what one picture held does not hide what the next one needs.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert len(lines) == len(files)
+    most = MAX_PIXELS * BYTES_A_PIXEL
+    assert {name: int(peak) for name, peak, _ in lines if int(peak) > most} == {}
+    assert max(int(peak) for _, peak, _ in lines) > MAX_PIXELS * 4  # it is seen at all
+    assert {name: said for name, _, said in lines}["one-row.jpg"] == "65000x1"
+    assert all("x" in said for _, _, said in lines)  # they are pairs
