@@ -1,16 +1,15 @@
-"""Hugging Face GroupViT checkpoints (e.g. nvidia/groupvit-gcc-yfcc) to ours, from a local folder.
+"""Hugging Face GroupViT folders (e.g. of nvidia/groupvit-gcc-yfcc) to weight files, and weight files to such folders.
 
-``python -m models.hf FOLDER OUT.pt`` writes a weight file that evaluation and training read. Nothing is
-downloaded and transformers is not needed. HF has no temperature for the multi-label loss: it gets the
-initial one.
+``python -m models.hf FOLDER OUT.pt`` writes a weight file that evaluation and training read;
+``python -m models.hf FILE.pt FOLDER`` writes a folder that GroupViTModel.from_pretrained reads, with a model card.
+Nothing is downloaded and transformers is not needed. HF has no temperature for the multi-label loss: it travels in
+config.json, and folders of others get the initial one.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,11 @@ from typing import Any
 import torch
 
 from configs.errors import UserError, run_entry
+from configs.json_files import read_json
 from models.groupvit import GroupViT, GroupViTConfig
-from models.weights import save_model
+from models.hf_export import MULTI_LABEL_KEY, save_hf_groupvit
+from models.hf_names import FUSED, our_name
+from models.weights import load_model, save_model
 
 __all__ = ["convert_hf_config", "convert_hf_state_dict", "load_hf_groupvit"]
 
@@ -34,50 +36,6 @@ _VISION_DEFAULTS = {
     "num_channels": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-5, "assign_eps": 1.0, "assign_mlp_ratio": [0.5, 4],
 }  # fmt: skip
 
-_TEXT_BLOCK = r"text_model\.encoder\.layers\.(\d+)"
-_IMAGE_BLOCK = r"vision_model\.encoder\.stages\.(\d+)\.layers\.(\d+)"
-_GROUPING = r"vision_model\.encoder\.stages\.(\d+)\.downsample"
-_RENAMES: tuple[tuple[str, str], ...] = (
-    (_TEXT_BLOCK, r"text_encoder.blocks.\1"),
-    (_IMAGE_BLOCK, r"image_encoder.stages.\1.blocks.\2"),
-    (_GROUPING, r"image_encoder.stages.\1.grouping"),
-    (r"vision_model\.encoder\.stages\.(\d+)\.group_token$", r"image_encoder.stages.\1.group_tokens"),
-    (r"vision_model\.encoder\.stages\.(\d+)\.group_projector", r"image_encoder.stages.\1.carry"),
-    (r"vision_model\.embeddings\.patch_embeddings\.projection", "image_encoder.embedding.projection"),
-    (r"vision_model\.embeddings\.position_embeddings", "image_encoder.embedding.positions"),
-    (r"vision_model\.embeddings\.layernorm", "image_encoder.embedding.norm"),
-    (r"vision_model\.layernorm", "image_encoder.norm"),
-    (r"text_model\.embeddings\.token_embedding", "text_encoder.tokens"),
-    (r"text_model\.embeddings\.position_embedding\.weight", "text_encoder.positions"),
-    (r"text_model\.final_layer_norm", "text_encoder.norm"),
-    (r"visual_projection\.0", "image_projector.fc1"),
-    (r"visual_projection\.1", "image_projector.norm"),
-    (r"visual_projection\.3", "image_projector.fc2"),
-    (r"text_projection\.0", "text_projector.fc1"),
-    (r"text_projection\.1", "text_projector.norm"),
-    (r"text_projection\.3", "text_projector.fc2"),
-)
-# Inside a block or a grouping block; the fused projections are put together afterwards.
-_INNER: tuple[tuple[str, str], ...] = (
-    (r"\.self_attn\.([qkv])_proj", r".attention.qkv#\1"),
-    (r"\.self_attn\.out_proj", ".attention.out"),
-    (r"\.layer_norm([12])", r".norm\1"),
-    (r"\.norm_tokens", ".norm_groups"),
-    (r"\.norm_post_tokens", ".norm_mixed"),
-    (r"\.norm_x", ".norm_segments"),
-    (r"\.norm_new_x", ".norm_merged"),
-    (r"\.mlp_inter", ".mixer"),
-    (r"\.mlp_channels", ".merged_mlp"),
-    (r"\.pre_assign_attn\.attn\.q_proj", ".cross.q"),
-    (r"\.pre_assign_attn\.attn\.([kv])_proj", r".cross.kv#\1"),
-    (r"\.pre_assign_attn\.attn\.out_proj", ".cross.out"),
-    (r"\.pre_assign_attn\.norm2", ".norm_cross"),
-    (r"\.pre_assign_attn\.norm_post", ".norm_cross_out"),
-    (r"\.pre_assign_attn\.mlp", ".cross_mlp"),
-    (r"\.assign\.([qkv])_proj", r".assign.\1"),
-    (r"\.assign\.proj", ".assign.out"),
-)
-
 
 def load_hf_groupvit(folder: str | Path) -> GroupViT:
     """A local HF folder (config.json and model.safetensors or pytorch_model.bin) -> the model, evaluation mode.
@@ -86,7 +44,8 @@ def load_hf_groupvit(folder: str | Path) -> GroupViT:
         UserError: a missing or unreadable file, or an architecture that ours does not cover.
     """
     folder = Path(folder)
-    config = convert_hf_config(_read_config(folder / "config.json"))
+    values = _read_config(folder / "config.json")
+    config = convert_hf_config(values)
     weights = _read_weights(folder)
     model = GroupViT(config)
     try:
@@ -94,6 +53,8 @@ def load_hf_groupvit(folder: str | Path) -> GroupViT:
     except (KeyError, RuntimeError) as error:
         lines = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: the weights are not those of its config.json: {lines}") from error
+    if MULTI_LABEL_KEY in values:
+        model.multi_label_logit_scale.data.fill_(values[MULTI_LABEL_KEY])
     return model.eval()
 
 
@@ -156,7 +117,7 @@ def convert_hf_state_dict(
     for name, value in weights.items():
         if name.endswith("position_ids"):  # a constant that older files hold
             continue
-        new = _our_name(name)
+        new = our_name(name)
         if "#" in new:
             whole, part = new.split("#")
             letter, kind = part.split(".")
@@ -164,21 +125,9 @@ def convert_hf_state_dict(
         else:
             converted[new] = value
     for name, pieces in parts.items():
-        letters = "qkv" if name.rpartition(".")[0].endswith("qkv") else "kv"
+        letters = next(letters for end, letters in FUSED.items() if name.rpartition(".")[0].endswith(end))
         converted[name] = torch.cat([pieces[letter] for letter in letters])
     return converted
-
-
-def _our_name(name: str) -> str:
-    if name == "logit_scale":
-        return name
-    for pattern, replacement in _RENAMES:
-        renamed, count = re.subn(f"^{pattern}", replacement, name)
-        if count:
-            for inner, new in _INNER if ".blocks." in renamed or ".grouping." in renamed else ():
-                renamed = re.sub(inner, new, renamed)
-            return renamed
-    raise KeyError(f"{name} is not a tensor of HF's GroupViT")
 
 
 def _one_side(value: int | list[int]) -> int:
@@ -191,10 +140,7 @@ def _one_side(value: int | list[int]) -> int:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the folder of a downloaded GroupViT checkpoint")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); download it again") from error
+    values = read_json(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object; download it again")
     return values
@@ -227,14 +173,16 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry of ``python -m models.hf FOLDER OUT.pt``."""
+    """Entry of ``python -m models.hf FOLDER OUT.pt`` and ``python -m models.hf FILE.pt FOLDER``."""
     if len(arguments) != 2:
-        raise UserError(
-            "usage: python -m models.hf FOLDER OUT.pt (the HF checkpoint's folder, the file to write)"
-        )
-    folder, out = arguments
-    model = load_hf_groupvit(folder)
-    save_model(out, model)
+        raise UserError("usage: python -m models.hf FOLDER OUT.pt, or python -m models.hf FILE.pt FOLDER")
+    source, out = arguments
+    if Path(source).is_file():
+        model, rest = load_model(source)
+        save_hf_groupvit(out, model, rest)
+    else:
+        model = load_hf_groupvit(source)
+        save_model(out, model)
     print(f"{out}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 

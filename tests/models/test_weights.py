@@ -220,7 +220,7 @@ def broken_folder(tmp_path, what):
     ("what", "says"),
     [
         ("no config", "no such file"),
-        ("bad json", "not JSON"),
+        ("bad json", "not valid JSON"),
         ("no weights", "neither model.safetensors nor"),
         ("truncated", "truncated"),
         ("other model", "clip model"),
