@@ -35,6 +35,7 @@ from torch.nn import functional
 
 from configs.errors import UserError, run_entry
 from configs.json_files import read_json
+from configs.output_folder import make_output_folder
 from evaluation.class_lists import check_class_names, read_class_list
 from evaluation.photos import SUFFIXES, read_picture
 from evaluation.results import file_hash
@@ -258,6 +259,7 @@ def main(argv: list[str]) -> int:
     names, samples = find_samples(options.data, _read_names(options.names) if options.names else None)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, _ = load_model(options.checkpoint, device)
+    out = make_output_folder(options.out, "--out")
     print(
         f"{len(samples):,} pictures of {len(names):,} classes, {len(PROMPT_TEMPLATES)} templates each, on {device}",
         flush=True,
@@ -275,8 +277,6 @@ def main(argv: list[str]) -> int:
         **found,
         "not_read": failures,
     }
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     _show(found, options.per_class)
     print(f"{len(samples) / seconds:.0f} pictures a second; results: {out / 'results.json'}", flush=True)

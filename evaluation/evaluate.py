@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError, run_entry
+from configs.output_folder import make_output_folder
 from evaluation.benchmarks.catalogue import FOLDER, Benchmark, scaled, select_benchmarks
 from evaluation.benchmarks.layout import check_layout
 from evaluation.class_lists import read_class_list, without_background
@@ -52,7 +53,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
     partial = options.partial or options.limit is not None
     placed = [check_layout(benchmark, Path(options.data), partial) for benchmark in chosen]
     final = tuple(_final(benchmark, _image_size(options.checkpoint), options) for benchmark in placed)
-    _make_folder(options.out)
+    make_output_folder(options.out, "--out")
     # slow to import, so after what is cheap to check
     from evaluation.benchmarks.processes import join_torchrun, leave_torchrun, run_processes
     from evaluation.benchmarks.runs import class_names, run_job
@@ -113,15 +114,6 @@ def _image_size(checkpoint: str) -> int:
     from models.weights import read_weight_file
 
     return GroupViTConfig.from_dict(read_weight_file(checkpoint)["config"]).image_size
-
-
-def _make_folder(out: str) -> None:
-    try:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: no folder can be made there ({error.strerror}); write another"
-        ) from None
 
 
 def _job(benchmarks: tuple[Benchmark, ...], options: argparse.Namespace) -> Job:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from configs.output_folder import make_output_folder
+
 __all__ = ["Telemetry", "clock"]
 
 
@@ -33,7 +35,7 @@ class Telemetry:
     rows_at_start: int = -1
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_output_folder(self.folder, "train.output")
         self.writer = SummaryWriter(str(self.folder / "tensorboard"))
 
     def step(self, values: dict[str, Any], rows: int, rows_done: int, waited: float) -> None:

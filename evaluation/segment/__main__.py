@@ -37,6 +37,7 @@ import torch
 from PIL import Image
 
 from configs.errors import UserError, run_entry
+from configs.output_folder import make_output_folder
 from evaluation.benchmarks.catalogue import scaled
 from evaluation.class_lists import read_class_words, without_background
 from evaluation.class_names import BACKGROUND
@@ -85,8 +86,7 @@ def main(argv: list[str]) -> int:
     protocol = _protocol(options, model.config.image_size, threshold)
     names = (BACKGROUND, *words) if threshold is not None else tuple(words)
     task = Task(model, names, class_texts(model, words, protocol.template), protocol, options.max_windows)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = make_output_folder(options.out, "--out")
     started = time.monotonic()
     entries, failures = segment_files(task, files, out)
     seconds = time.monotonic() - started

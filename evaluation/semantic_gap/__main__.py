@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.errors import UserError, run_entry
+from configs.output_folder import make_output_folder
 from curation.text.vocabulary import count_batch, read_vocabulary, select
 from evaluation.semantic_gap.archives import read_archives
 from evaluation.semantic_gap.comparison import Gap, measure_gap
@@ -56,13 +57,12 @@ def main(argv: list[str]) -> int:
             f"--truth {options.truth}: no picture shows any label; look at its classes and --min-area"
         )
     archives = {name: read_archives(address, truth.keys) for name, address in tables.items()}
+    out = make_output_folder(options.out, "--out")
     skip = options.others == "skip" or (options.others is None and Path(options.truth).is_dir())
     gap = measure_gap(truth, matcher, archives, edges=edges, skip_others=skip, depth=options.depth)
     gap.notes = notes + _notes(gap, archives, skip)
     from evaluation.semantic_gap.page import write_page
 
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
     given = {name: value for name, value in vars(options).items() if name not in ("out", "truth")}
     results = results_of(gap, str(options.truth), given)
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

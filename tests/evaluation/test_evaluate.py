@@ -373,7 +373,7 @@ def test_wrong_checkpoints_are_one_line(tmp_path):
 def test_a_place_for_the_results_is_needed(weights, tmp_path):
     options = own_data(tmp_path)
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UserError, match="--out .*taken: no folder can be made there"):
+    with pytest.raises(UserError, match="--out .*taken: nothing can be written there .a file stands there"):
         evaluate.main(["--checkpoint", str(weights), "--out", str(tmp_path / "taken"), *options])
 
 
