@@ -36,7 +36,7 @@ package: setup ## dist/environment.tar.gz and dist/cocu.zip, for spark-submit --
 	@scripts/package.sh
 
 ##@ The steps (CONFIG=configs/demo.yaml, ARGS="key=value ...")
-JOBS := ingest embed_images mine_concepts build_index build_archives export_training report
+JOBS := ingest embed_images mine_concepts fit_probe build_index build_archives export_training report
 .PHONY: $(subst _,-,$(JOBS)) import-embeddings curate
 ingest: setup ## shards -> pairs, rejects
 	@$(SUBMIT) spark_jobs/ingest.py --config $(CONFIG) $(ARGS)
@@ -44,9 +44,11 @@ embed-images: setup ## pairs -> image_embeddings
 	@$(SUBMIT) spark_jobs/embed_images.py --config $(CONFIG) $(ARGS)
 mine-concepts: setup ## captions -> concepts, pair_concepts
 	@$(SUBMIT) spark_jobs/mine_concepts.py --config $(CONFIG) $(ARGS)
+fit-probe: setup ## image_embeddings, pair_concepts -> probe
+	@$(SUBMIT) spark_jobs/fit_probe.py --config $(CONFIG) $(ARGS)
 build-index: setup ## image_embeddings, pair_concepts -> index
 	@$(SUBMIT) spark_jobs/build_index.py --config $(CONFIG) $(ARGS)
-build-archives: setup ## image_embeddings x index -> archives
+build-archives: setup ## image_embeddings x index, probe -> archives
 	@$(SUBMIT) spark_jobs/build_archives.py --config $(CONFIG) $(ARGS)
 export-training: setup ## pairs, archives -> training_set
 	@$(SUBMIT) spark_jobs/export_training.py --config $(CONFIG) $(ARGS)

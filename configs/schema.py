@@ -125,7 +125,7 @@ class ArchivesConfig:
         "auto", "L: retrieved images a pair; auto: 8 for paper and compat, 128 for calibrated"
     )
     top: int = _option(32, "A: concepts kept in an archive")
-    ranking: str = _option("paper", "calibrated | paper | compat")
+    ranking: str = _option("calibrated", "calibrated | paper | compat")
     candidates: str = _option(
         "auto",
         "what is ranked: neighbours (concepts of their captions) | vocabulary (and what the probe finds in the "

@@ -1,4 +1,4 @@
-"""Job 4: image_embeddings, pair_concepts, concepts -> index/. What an anchor's neighbours are looked up in.
+"""Job 5: image_embeddings, pair_concepts, concepts -> index/. What an anchor's neighbours are looked up in.
 
 A sample trains the index (one task), groups of parts are encoded in parallel (`index_parts`, removed at the
 end), one task joins them, chooses how many lists a query visits and measures recall@L against exact search.
@@ -9,16 +9,13 @@ the number of its Python workers.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pyspark import Broadcast
 from pyspark.sql import SparkSession
@@ -28,6 +25,7 @@ from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.csr import Csr, concatenate
 from spark_jobs.engine.commits import VERSION, build_table
+from spark_jobs.engine.folders import remove_other_folders, write_folder
 from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import part_address, units_of
@@ -110,7 +108,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
             },
         )
         tables.write_manifest(manifest)
-        _remove_others(manifest)
+        remove_other_folders(manifest)
         _remove_table(config.workspace, "index_parts")
     _print_summary(manifest)
     return manifest
@@ -291,24 +289,11 @@ def _join(
 
     def work(_unit: Unit) -> str:
         inner = f"_parts/{recipe}/{attempt_name()}"
-        metadata = _write_at(join(workspace, "index", inner), write)
+        metadata = write_folder(join(workspace, "index", inner), write)
         return json.dumps({"folder": inner, "metadata": metadata})
 
     result = json.loads(map_units(session, [Unit("join", 0)], work)[0])
     return result["folder"], result["metadata"]
-
-
-def _write_at(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """Write a folder where it belongs, or, if that is no local disk, here first."""
-    filesystem, path = resolve(address)
-    if isinstance(filesystem, pafs.LocalFileSystem):
-        shutil.rmtree(path, ignore_errors=True)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return write(Path(path))
-    with tempfile.TemporaryDirectory(prefix="cocu-index-") as scratch:
-        metadata = write(Path(scratch) / "index")
-        pafs.copy_files(f"{scratch}/index", path, destination_filesystem=filesystem)
-        return metadata
 
 
 def _add_group(writer: Any, payload: Sequence[tuple[str, str]], cosine_file: str, code_file: str) -> None:
@@ -320,19 +305,6 @@ def _add_group(writer: Any, payload: Sequence[tuple[str, str]], cosine_file: str
     cosines = Csr.from_list_array(tables.read_file(cosine_file).column("cosines")).values
     code = tables.read_file(code_file).column("code")[0].as_py()
     writer.add(keys, vectors, words, cosines, code)
-
-
-def _remove_others(manifest: Manifest) -> None:
-    filesystem, folder = resolve(join(manifest.folder, "_parts"))
-    keep = manifest.extra["folder"].split("/")
-    for info in filesystem.get_file_info(pafs.FileSelector(folder)):
-        if info.base_name != keep[1]:
-            filesystem.delete_dir(info.path)
-    for info in filesystem.get_file_info(pafs.FileSelector(f"{folder}/{keep[1]}")):
-        if info.base_name != keep[2]:
-            filesystem.delete_dir(
-                info.path
-            ) if info.type == pafs.FileType.Directory else filesystem.delete_file(info.path)
 
 
 def _remove_table(workspace: str, table: str) -> None:

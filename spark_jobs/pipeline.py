@@ -16,6 +16,7 @@ from spark_jobs import (
     build_index,
     embed_images,
     export_training,
+    fit_probe,
     import_embeddings,
     ingest,
     mine_concepts,
@@ -26,7 +27,7 @@ from storage import tables
 __all__ = ["check", "main", "run", "summarise"]
 
 HELP = """\
-Run the whole curation: ingest, embed_images, mine_concepts, build_index, build_archives,
+Run the whole curation: ingest, embed_images, mine_concepts, fit_probe, build_index, build_archives,
 export_training, report. What is complete already is skipped; what was begun goes on.
 
 Corpora with format: embeddings enter by import_embeddings and leave as archives (they have no images to
@@ -59,6 +60,8 @@ def run(session: SparkSession, config: CocuConfig) -> dict[str, Any]:
         ingest.run(session, config)
         embed_images.run(session, config)
     mine_concepts.run(session, config)
+    if config.archives.ranking == "calibrated":
+        fit_probe.run(session, config)
     build_index.run(session, config)
     build_archives.run(session, config)
     if not _imports_only(config):
@@ -81,7 +84,15 @@ def summarise(config: CocuConfig) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     rejects: dict[str, int] = {}
     found: dict[str, tables.Manifest] = {}
-    for name in ("pairs", "image_embeddings", "concepts", "pair_concepts", "archives", "training_set"):
+    for name in (
+        "pairs",
+        "image_embeddings",
+        "concepts",
+        "pair_concepts",
+        "probe",
+        "archives",
+        "training_set",
+    ):
         manifest = tables.find_manifest(config.workspace, name)
         if manifest is None:
             continue

@@ -389,6 +389,8 @@ _BUILT_BY = {
     "image_embeddings": "embed_images",
     "concepts": "mine_concepts",
     "pair_concepts": "mine_concepts",
+    "probe": "fit_probe",
+    "index": "build_index",
     "archives": "build_archives",
     "training_set": "export_training",
 }

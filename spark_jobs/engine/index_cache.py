@@ -1,4 +1,4 @@
-"""The index on an executor's host: one copy on its disk, one in its memory."""
+"""Index and probe on an executor's host: one copy on its disk, one in its memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pyarrow.fs as pafs
 
 from configs.errors import UserError
 from curation.index import OpenIndex, open_index
+from curation.probe import Probe, open_probe
 from storage.addresses import join, resolve
 
-__all__ = ["local_index"]
+__all__ = ["local_index", "local_probe"]
 
 
 def private_folder(parent: Path) -> Path:
@@ -38,17 +40,27 @@ def private_folder(parent: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def local_index(workspace: str, folder: str, recipe: str) -> OpenIndex:
-    """The index, memory-mapped: one copy in a host's memory whatever the number of Python workers.
+    """The index, memory-mapped: one copy in a host's memory whatever the number of Python workers."""
+    return open_index(_on_host(join(workspace, "index", folder), recipe, open_index))
 
-    An index on a local or shared disk is opened where it is. One on an object store or HDFS is fetched once
-    per host, by the first worker that needs it, while the others wait for its lock.
+
+@lru_cache(maxsize=1)
+def local_probe(workspace: str, folder: str, recipe: str) -> Probe:
+    """The probe, the same way."""
+    return open_probe(_on_host(join(workspace, "probe", folder), recipe, open_probe))
+
+
+def _on_host(address: str, recipe: str, opened: Callable[..., object]) -> Path:
+    """Where a folder of mapped files is on this host.
+
+    One on a local or shared disk is used where it is. One on an object store or HDFS is fetched once per host, by
+    the first worker that needs it, while the others wait for its lock; ``opened`` checks it whole.
     """
-    address = join(workspace, "index", folder)
     filesystem, path = resolve(address)
     if isinstance(filesystem, pafs.LocalFileSystem):
-        return open_index(path)
+        return Path(path)
     base = private_folder(Path(os.environ.get("COCU_CACHE") or tempfile.gettempdir()))
-    target = base / f"{recipe}-{folder.rpartition('/')[2]}"
+    target = base / f"{recipe}-{address.rpartition('/')[2]}"
     with (base / f"{recipe}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
@@ -56,6 +68,6 @@ def local_index(workspace: str, folder: str, recipe: str) -> OpenIndex:
             shutil.rmtree(fetched, ignore_errors=True)
             fetched.mkdir()
             pafs.copy_files(path, str(fetched), source_filesystem=filesystem)
-            open_index(fetched, check="full")
+            opened(fetched, check="full")
             fetched.replace(target)
-    return open_index(target)
+    return target

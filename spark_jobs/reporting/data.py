@@ -18,6 +18,7 @@ from configs.schema import CocuConfig
 from curation.csr import Csr, concatenate
 from spark_jobs.engine.units import part_address
 from spark_jobs.reporting.results import Evaluation, Training, load_evaluation, load_training, read_json
+from spark_jobs.reporting.why import why
 from storage import tables
 from storage.addresses import resolve
 from storage.tables import Manifest
@@ -37,6 +38,7 @@ class Concept:
     score: float
     cluster: int
     in_caption: bool
+    why: str = ""
 
 
 @dataclass
@@ -77,7 +79,8 @@ class ReportData:
     scores: np.ndarray
     looked_at: tuple[int, int]
     pairs: list[PairView]
-    gap: dict[str, float] | None = None
+    gap: dict[str, Any] | None = None
+    probe: dict[str, Any] | None = None
     training: Training | None = None
     evaluation: Evaluation | None = None
 
@@ -115,17 +118,30 @@ def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
         looked_at=(len(rows), archives.rows),
         pairs=_sample_pairs(workspace, archives, config.report.samples, config.report.seed),
         gap=(read_json(tables.join(workspace, "summary.json")) or {}).get("gap"),
+        probe=found["probe"].extra["probe"] if found["probe"] else None,
         training=load_training(workspace),
         evaluation=load_evaluation(workspace),
     )
 
 
-_TABLES = ("pairs", "image_embeddings", "concepts", "pair_concepts", "index", "archives", "training_set")
+_TABLES = (
+    "pairs",
+    "image_embeddings",
+    "concepts",
+    "pair_concepts",
+    "probe",
+    "index",
+    "archives",
+    "training_set",
+)
 
 
 def _step(name: str, manifest: Manifest) -> dict[str, Any]:
-    rows = manifest.extra["index"]["rows"] if name == "index" else manifest.rows
-    rows_in = rows if name == "index" else manifest.rows_in
+    rows, rows_in = manifest.rows, manifest.rows_in
+    if name == "index":
+        rows = rows_in = manifest.extra["index"]["rows"]
+    if name == "probe":
+        rows, rows_in = manifest.extra["probe"]["concepts"], manifest.extra["probe"]["rows"]
     return {
         "job": manifest.job,
         "table": name,
@@ -245,7 +261,8 @@ def _views(workspace: str, rows: Iterable[dict[str, Any]], images: bool = True) 
     views = []
     for row in chosen:
         caption, image = pairs.get(row["key"], ("", b""))
-        lists = (row["concepts"], row["scores"], row["clusters"], row["in_caption"])
+        reasons = map(why, row["votes"], row["named_by"], row["probe"])
+        lists = (row["concepts"], row["scores"], row["clusters"], row["in_caption"], reasons)
         concepts = [Concept(*entry) for entry in zip(*lists, strict=True)]
         neighbours = [
             Neighbour(key, similarity, *pairs.get(key, ("", b"")))

@@ -10,7 +10,7 @@ __all__ = ["explain"]
 
 
 def explain(workspace: str, key: str) -> str:
-    """Caption, neighbours with their captions, ranked concepts with score and cluster; + marks what is new.
+    """Caption, neighbours with their captions, ranked concepts with score, cluster and why; + marks what is new.
 
     Raises:
         UserError: no such pair.
@@ -32,6 +32,6 @@ def explain(workspace: str, key: str) -> str:
     for concept in pair.concepts:
         mark = "=" if concept.in_caption else "+"
         lines.append(
-            f"    {mark} {concept.name:<{width}}  score {concept.score:7.4f}  cluster {concept.cluster}"
+            f"    {mark} {concept.name:<{width}}  score {concept.score:7.4f}  cluster {concept.cluster}  {concept.why}"
         )
     return "\n".join(lines)

@@ -43,12 +43,15 @@ def histogram(values: np.ndarray, whole: bool = False) -> Markup:
     return _framed(bars + line, label, ends[0], f"mean {mean:.2f}", ends[1])
 
 
-def line_chart(curves: Mapping[str, Sequence[tuple[float, float]]], what: str) -> Markup:
+def line_chart(
+    curves: Mapping[str, Sequence[tuple[float, float]]], what: str, ends: tuple[str, str] | None = None
+) -> Markup:
     """Curves of (step, value) over common axes that are labelled with their ends; class ``lineN`` colours the N-th.
 
     Args:
         curves: by name, each with two points or more.
         what: for who cannot see it.
+        ends: texts below the left and the right end; None: "step" and its number.
     """
     points = np.array([point for curve in curves.values() for point in curve], dtype=np.float64)
     (left, low), (right, high) = points.min(axis=0), points.max(axis=0)
@@ -62,8 +65,8 @@ def line_chart(curves: Mapping[str, Sequence[tuple[float, float]]], what: str) -
     first = next(iter(curves.values()))
     label = f"{what} from {short(first[0][1])} to {short(first[-1][1])}"
     axis = f'<line class="axis" x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}"/>'
-    ends = f"step {left:,.0f}", f"{short(low)} to {short(high)}", f"step {right:,.0f}"
-    return _framed(axis + lines, label, *ends)
+    first_end, last_end = ends or (f"step {left:,.0f}", f"step {right:,.0f}")
+    return _framed(axis + lines, label, first_end, f"{short(low)} to {short(high)}", last_end)
 
 
 def short(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +33,7 @@ _CURVES = {
 def render_report(data: ReportData) -> str:
     """The page as text; captions and names are escaped, pictures are inside."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("spark_jobs"),  # also from cocu.zip
+        loader=jinja2.PackageLoader("spark_jobs.reporting"),  # also from cocu.zip
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -54,6 +55,7 @@ def render_report(data: ReportData) -> str:
             ("Scores of the archives' concepts", histogram(data.scores)),
         ],
         curves=_curves(data.training) if data.training else [],
+        rho_curve=_rho_curve(data.probe) if data.probe and len(data.probe["curve"]) > 1 else None,
         explanations={str(reason): text for reason, text in EXPLANATIONS.items()},
         top_count=max((count for _, count in data.concepts), default=1),
         score_range=_score_range(data),
@@ -69,6 +71,13 @@ def _curves(training: Training) -> list[tuple[str, list[str], Markup]]:
     for name, curve in training.curves.items():
         charts.append((_CURVES[name], [], line_chart({name: curve}, _CURVES[name].lower())))
     return charts
+
+
+def _rho_curve(probe: dict[str, Any]) -> Markup:
+    """How well each rho did on left-out pairs, rho on a logarithmic axis."""
+    points = sorted((math.log10(rho), value) for rho, value in probe["curve"])
+    ends = tuple(f"rho {10 ** points[place][0]:g}" for place in (0, -1))
+    return line_chart({"probe": points}, "precision of left-out captions by rho,", (ends[0], ends[1]))
 
 
 def _number(value: Any) -> str:

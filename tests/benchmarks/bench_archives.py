@@ -28,7 +28,7 @@ from configs.schema import ArchivesConfig
 from curation.archives import archives_of_neighbours
 from curation.index import OpenIndex, search
 from curation.ranking import rank
-from spark_jobs.build_archives import archive_unit
+from spark_jobs.build_archives import Plan, archive_unit
 from storage import tables
 from storage.units import Unit
 from storage.vectors import vectors_to_column
@@ -37,9 +37,8 @@ from tests.curation.synthetic import Corpus, build, make_corpus
 UNIT_ROWS = 2500
 
 
-def store_units(corpus: Corpus, workspace: Path, rows: int, options: ArchivesConfig) -> list[Unit]:
+def store_units(corpus: Corpus, workspace: Path, rows: int, plan: Plan) -> list[Unit]:
     """The corpus' first rows as parts of image_embeddings and pair_concepts, and the units that read them."""
-    place = (str(workspace), "bench", "bench")
     units = []
     for start in range(0, rows, UNIT_ROWS):
         part = slice(start, min(rows, start + UNIT_ROWS))
@@ -54,7 +53,7 @@ def store_units(corpus: Corpus, workspace: Path, rows: int, options: ArchivesCon
             file = f"{start:09d}.parquet"
             tables.write_part(str(workspace / name), file, table, table.schema)
             addresses.append(str(workspace / name / file))
-        units.append(Unit(f"corpus/{start:09d}", len(keys), (*addresses, place, options)))
+        units.append(Unit(f"corpus/{start:09d}", len(keys), (*addresses, plan)))
     return units
 
 

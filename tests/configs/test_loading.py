@@ -33,7 +33,7 @@ CASES = {
     "wrong type": (["archives.neighbours=many"], "archives.neighbours"),
     "wrong choice": (
         ["archives.ranking=papr"],
-        "must be one of paper, calibrated, compat; did you mean 'paper'",
+        "must be one of calibrated, paper, compat; did you mean 'paper'",
     ),
     "not positive": (["archives.top=0"], "archives.top must be above 0, found 0"),
     "no equals sign": (["archives.top"], "write overrides as section.key=value"),

@@ -60,7 +60,7 @@ def executor_killed(
 
 
 def _needed(job: str, names: Sequence[str]) -> list[str]:
-    return [*names[:-1], *(["index"] if job == "build_archives" else [])]
+    return [*names[:-1], *(["index", "probe"] if job == "build_archives" else [])]
 
 
 class Watcher:

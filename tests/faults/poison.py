@@ -128,6 +128,28 @@ def _index_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]
     yield poisoned("pickled description", "index.json", lambda _: payload(marker))
     yield poisoned("pickled vectors", "vectors.npy", objects)
     yield poisoned("pickled ids", "concept_ids.npy", objects)
+
+
+def _probe_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
+    from spark_jobs.engine.index_cache import local_probe
+
+    manifest = tables.read_manifest(str(corpus.calm), "probe")
+    inner = manifest.extra["folder"]
+
+    def poisoned(name: str, file: str, change: Callable[[bytes], bytes]) -> Trial:
+        workspace = folder / f"probe-{name}".replace(" ", "-")
+        shutil.copytree(corpus.calm / "probe", workspace / "probe")
+        _damaged(workspace / "probe" / inner / file, change)
+        return Trial(f"probe, {name}", lambda: local_probe(str(workspace), inner, manifest.recipe), file)
+
+    def objects(data: bytes) -> bytes:
+        path = folder / "probe-objects.npy"
+        np.save(path, np.array([Payload(marker)], dtype=object), allow_pickle=True)
+        return path.read_bytes().ljust(len(data), b"\0")[: len(data)]
+
+    yield poisoned("truncated", "weights.npy", lambda data: data[:-100])
+    yield poisoned("pickled weights", "weights.npy", objects)
+    yield poisoned("pickled description", "probe.json", lambda _: payload(marker))
     yield poisoned("no Arrow file", "keys.arrow", lambda data: payload(marker).ljust(len(data), b"\0"))
 
 
@@ -174,6 +196,7 @@ def poisoned_files(corpus: Corpus, scratch: Path) -> Outcome:
     trials = [
         *_model_trials(folder, corpus, marker),
         *_index_trials(folder, corpus, marker),
+        *_probe_trials(folder, corpus, marker),
         *_table_trials(folder, corpus, marker),
         *_vector_trials(folder, marker),
     ]

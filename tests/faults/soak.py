@@ -96,7 +96,7 @@ def _words(count: int) -> list[str]:
 def prepare(session: SparkSession, folder: Path, rows: int, dimension: int) -> Synthetic:
     """Write the corpus and run the jobs up to the archives, undisturbed."""
     corpus = Synthetic(folder, write_corpus(folder / "corpus", rows, dimension), rows)
-    for job in ("import_embeddings", "mine_concepts", "build_index", "build_archives"):
+    for job in ("import_embeddings", "mine_concepts", "fit_probe", "build_index", "build_archives"):
         if said := run_here(session, job, corpus.config, corpus.calm):
             raise AssertionError(f"{job}: {said}")
     return corpus
@@ -134,7 +134,7 @@ class Round:
 
 def disturbed_run(corpus: Synthetic, workspace: Path, url: str, every: float, chance: random.Random) -> Round:
     """Build the archives while executors are killed about every ``every`` seconds; compare."""
-    workspace_with(corpus.calm, workspace, (*NAMES[:-1], "index"))
+    workspace_with(corpus.calm, workspace, (*NAMES[:-1], "index", "probe"))
     log = workspace.with_suffix(".log")
     options = ["--conf", "spark.executor.memory=1g", "--conf", "spark.task.maxFailures=100"]
     begun = time.monotonic()

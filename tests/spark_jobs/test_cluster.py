@@ -104,7 +104,7 @@ def test_the_cluster_computes_what_one_machine_computes(submitted, spark):
     folder, done, _ = submitted
     assert done.returncode == 0
     config = folder / "config.yaml"
-    for job in ("ingest", "embed_images", "mine_concepts", "build_index", "build_archives"):
+    for job in ("ingest", "embed_images", "mine_concepts", "fit_probe", "build_index", "build_archives"):
         assert calm.run_here(spark, job, config, folder / "alone") == ""
     harness.assert_same_tables(folder / "alone", folder / "workspace", calm.CURATED)
 

@@ -55,6 +55,7 @@ def config_of(workspace: Path, *options: str) -> CocuConfig:
         f"workspace={workspace}",
         f"corpora={json.dumps(sources)}",
         "archives.top=12",
+        "archives.ranking=paper",
         "index.train_rows=5000",
     ]
     return load_config(None, [*base, *options])
@@ -116,13 +117,23 @@ def test_approximate_kinds_reach_their_recall_and_say_so(spark, workspace, kind)
     assert search["recall"] >= 0.99
     assert search["reached"]
     assert (search["neighbours"], search["queries"]) == (8, 500)
+    built = tables.read_manifest(str(workspace), "index").recipe
+    more = archives(spark, workspace, f"index.kind={kind}", "archives.neighbours=40", "overwrite=true")
+    assert tables.read_manifest(str(workspace), "index").recipe == built  # the index stays
+    (note,) = (workspace / "index").glob("search-*-40.json")
+    noted = json.loads(note.read_text())
+    assert (noted["neighbours"], noted["reached"]) == (40, True)
+    assert {len(keys) for keys in more.column("neighbours").to_pylist()} == {
+        32
+    }  # of 40, the nearest are kept
+    assert noted["recall"] >= 0.99
     described = json.loads((index_of(workspace).folder / "index.json").read_text())
     assert (described["kind"], described["rows"], described["d"]) == (kind, ROWS + OTHERS, 32)
 
 
 def test_a_corpus_is_curated_against_anothers_index(spark, workspace):
     options = ("index.corpora=[web]", "archives.corpora=[mine]", "archives.neighbours=1", "archives.top=3")
-    found = archives(spark, workspace, *options, "archives.ranking=calibrated", "archives.clusters=false")
+    found = archives(spark, workspace, *options, "archives.clusters=false")
     assert all(key.startswith("mine/") for key in found.column("key").to_pylist())
     neighbours = found.column("neighbours").to_pylist()
     assert all(len(keys) == 1 and keys[0].startswith("web/") for keys in neighbours)
@@ -171,8 +182,8 @@ def test_a_second_run_does_nothing_and_other_settings_are_refused(spark, workspa
     capsys.readouterr()
     archives(spark, workspace)
     assert capsys.readouterr().out.count("nothing to do") == 2
-    with pytest.raises(UserError, match=r"ranking was \"paper\" and is now \"calibrated\".*overwrite=true"):
-        archives(spark, workspace, "archives.ranking=calibrated")
+    with pytest.raises(UserError, match=r"ranking was \"paper\" and is now \"compat\".*overwrite=true"):
+        archives(spark, workspace, "archives.ranking=compat")
     with pytest.raises(UserError, match=r"kind was \"auto\" and is now \"ivf\""):
         archives(spark, workspace, "index.kind=ivf")
 

@@ -297,7 +297,7 @@ def test_an_index_that_was_tampered_with_is_refused(corpus, tmp_path):
     folder, config, _ = corpus
     workspace = tmp_path / "workspace"
     workspace.mkdir()
-    for table in ("pairs", "image_embeddings", "concepts", "pair_concepts", "index"):
+    for table in ("pairs", "image_embeddings", "concepts", "pair_concepts", "index", "probe"):
         shutil.copytree(folder / "workspace" / table, workspace / table)
     victim = next(workspace.rglob("index.faiss"))
     victim.write_bytes(victim.read_bytes()[:-100])

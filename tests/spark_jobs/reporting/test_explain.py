@@ -26,6 +26,9 @@ ARCHIVE = {
     "scores": [2.0, 1.25],
     "clusters": [1, 0],
     "in_caption": [False, True],
+    "votes": [2, 0],
+    "named_by": [[0, 1], []],
+    "probe": [0.25, 0.125],
     "neighbours": ["web/00000/000001", "web/00000/000002"],
     "similarities": [0.9, 0.8],
 }
@@ -54,8 +57,8 @@ def test_a_pair_is_explained(workspace):
     assert lines[0] == "web/00000/000042"
     assert captions[42][:40] in " ".join(lines[1:3])
     assert any(line.startswith(f"0.900 {captions[1][:30]}") and "web/00000/000001" in line for line in lines)
-    assert "+ concept 7 score 2.0000 cluster 1" in lines
-    assert "= concept 3 score 1.2500 cluster 0" in lines
+    assert "+ concept 7 score 2.0000 cluster 1 named by neighbours 1 and 2; the probe (25%)" in lines
+    assert "= concept 3 score 1.2500 cluster 0 the probe (12%)" in lines
 
 
 def test_an_empty_archive_is_explained(workspace):

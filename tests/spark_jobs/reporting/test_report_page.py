@@ -37,7 +37,7 @@ def data() -> ReportData:
         "web/00000/1",
         f"a dog {evil}",
         _jpeg("red"),
-        [Concept("dog", 1.5, 0, True), Concept("grass & sky", 1.25, 1, False)],
+        [Concept("dog", 1.5, 0, True, "named by neighbour 1"), Concept("grass & sky", 1.25, 1, False)],
         [Neighbour("web/00000/2", 0.875, f"a meadow {evil}", _jpeg("green")), Neighbour("web/00000/3", 0.5)],
     )
     return ReportData(
@@ -74,6 +74,23 @@ def data() -> ReportData:
             "archive_recall_at_3": 0.4,
             "archive_recall_at_5": 0.6,
             "archive_precision_at_3": 0.8,
+            "paper": {"archive_recall_at_3": 0.3, "archive_recall_at_5": 0.45, "archive_precision_at_3": 0.7},
+            "examples": [
+                {
+                    "caption": f"a dog {evil}",
+                    "visible": ["dog", "lawn"],
+                    "paper": [["cat", False]],
+                    "ours": [["lawn", True], ["cat", False]],
+                }
+            ],
+        },
+        probe={
+            "concepts": 2,
+            "rows": 1230,
+            "rho": 0.3,
+            "left_out_pairs": 900,
+            "measure": "precision",
+            "curve": [[1.0, 0.5], [0.3, 0.75], [0.1, 0.625]],
         },
         training=Training(
             {"epochs": 3, "note": evil, "config.seed": 12345},
@@ -124,8 +141,30 @@ def test_numbers_are_on_the_page(page):
     assert "voc 2/20" in text
 
 
+def test_captions_paper_and_ours_stand_side_by_side(page, data):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page[page.index('id="truth"') :]))
+    assert "found by the best five 45% 60%" in text
+    assert "right among the best three 70% 80%" in text
+    assert "<td" in page
+    assert '<b class="new">lawn</b>, cat' in page
+    alone = render_report(replace(data, gap={**data.gap, "paper": None}))
+    assert 'id="truth"' not in alone
+
+
+def test_the_probes_curve_and_what_chose_it_are_shown(page, data):
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page[page.index('id="probe"') :]))
+    assert "rho = 0.3, chosen on 900 left-out pairs by the precision" in text
+    assert "rho 0.1 0.5 to 0.75 rho 1" in text
+    bare = render_report(replace(data, probe={**data.probe, "curve": []}))
+    assert "as no pair could be left out" in bare
+
+
+def test_why_a_concept_is_there_stands_beside_it(page):
+    assert 'title="named by neighbour 1"' in page
+
+
 def test_what_the_caption_has_is_told_from_what_it_lacks(page):
-    assert '<span class="old">dog</span>' in page
+    assert '<span class="old" title="named by neighbour 1">dog ' in page
     assert '<span class="new">grass &amp; sky</span>' in page
 
 

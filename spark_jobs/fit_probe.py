@@ -1,0 +1,137 @@
+"""Job 4: image_embeddings, pair_concepts -> probe/. What the images themselves say of each concept.
+
+For every concept a ridge regression of "the caption names it" on the image's embedding, all from one pass over the
+corpus (`curation/probe/`). How strongly it is drawn towards 0 is chosen on left-out pairs; `probe.json` has the curve.
+Executors map the folder: a host holds one copy whatever the number of its Python workers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from configs.errors import UserError
+from configs.schema import CocuConfig
+from curation.probe import FORMAT, Probe, left_out_share, write_probe
+from spark_jobs.engine.commits import VERSION
+from spark_jobs.engine.folders import remove_other_folders, write_folder
+from spark_jobs.engine.units import units_of
+from spark_jobs.engine.versions import check_executors
+from spark_jobs.engine.waves import attempt_name
+from spark_jobs.mining.probe_pass import fit_on_spark
+from storage import tables
+from storage.addresses import join
+from storage.locks import hold_lock
+from storage.tables import Manifest
+
+__all__ = ["check", "main", "run"]
+
+HELP = """\
+Fit the probe of the calibrated ranking: reads image_embeddings and pair_concepts, writes probe/.
+
+The probe estimates for every concept the chance that a caption of an image names it, by ridge regression on all pairs
+of the retrieval corpus (index.corpora). Its one constant is chosen on pairs that are left out of the fit. archives
+with archives.ranking=paper or compat do without it."""
+
+
+def check(config: CocuConfig) -> None:
+    """What can be wrong before Spark starts."""
+    for name in ("image_embeddings", "concepts", "pair_concepts"):
+        tables.read_manifest(config.workspace, name)
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Fit the probe, or find that it is there.
+
+    Raises:
+        UserError: one of other tables is there and ``overwrite`` is not set; another run is at work; no images.
+    """
+    images = tables.read_manifest(config.workspace, "image_embeddings")
+    captions = tables.read_manifest(config.workspace, "pair_concepts")
+    settings: dict[str, Any] = {"corpora": sorted(config.index.corpora), "format": FORMAT}
+    inputs = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe}
+    recipe = tables.make_recipe("fit_probe", settings, inputs)
+    done = tables.find_manifest(config.workspace, "probe")
+    if done is not None and done.recipe == recipe:
+        print(f"fit_probe: the probe is complete ({_summary(done)}); nothing to do", flush=True)
+        return done
+    if done is not None and not config.overwrite:
+        raise UserError(
+            f"fit_probe: the probe in {config.workspace} was fitted to something else: "
+            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=true to replace it, "
+            f"or choose another workspace="
+        )
+    with hold_lock(config.workspace, "probe", "fit_probe") as lock:
+        begun = time.monotonic()
+        folder, facts = _fit(session, config, images, captions, recipe)
+        lock.check()
+        manifest = Manifest(
+            table="probe",
+            workspace=config.workspace,
+            job="fit_probe",
+            recipe=recipe,
+            settings=settings,
+            inputs=inputs,
+            config={},
+            version=VERSION,
+            status="complete",
+            seconds=time.monotonic() - begun,
+            extra={"folder": folder, "probe": {name: facts[name] for name in facts if name != "files"}},
+        )
+        tables.write_manifest(manifest)
+        remove_other_folders(manifest)
+    print(f"fit_probe: {_summary(manifest)}, {manifest.seconds:.1f} s", flush=True)
+    return manifest
+
+
+def _fit(
+    session: SparkSession, config: CocuConfig, images: Manifest, captions: Manifest, recipe: str
+) -> tuple[str, dict[str, Any]]:
+    """Where the probe is, relative to `probe/`, and its probe.json."""
+    concepts = tables.read_manifest(config.workspace, "concepts").rows
+    units = units_of(images, [captions], config.index.corpora)
+    rows = sum(unit.rows for unit in units)
+    if not rows:
+        raise UserError("there is nothing to fit a probe to: image_embeddings has no rows of index.corpora")
+    check_executors(session)
+    workspace = config.workspace
+
+    def store(probe: Probe) -> str:
+        inner = f"_parts/{recipe}/{attempt_name()}"
+
+        def write(folder: Path) -> dict[str, Any]:
+            return write_probe(folder, probe)
+
+        return json.dumps({"folder": inner, "facts": write_folder(join(workspace, "probe", inner), write)})
+
+    stored = json.loads(fit_on_spark(session, units, concepts, left_out_share(rows, concepts), store))
+    return stored["folder"], stored["facts"]
+
+
+def _summary(manifest: Manifest) -> str:
+    facts = manifest.extra["probe"]
+    chosen = (
+        f"rho {facts['rho']:g} of {len(facts['curve'])}, chosen on {facts['left_out_pairs']:,} left-out pairs"
+        if facts["curve"]
+        else f"rho {facts['rho']:g}, as no pair could be left out"
+    )
+    return f"{facts['concepts']:,} concepts from {facts['rows']:,} pairs, {chosen}"
+
+
+def main() -> None:
+    """Entry of spark-submit."""
+    from spark_jobs.engine.entry import job_entry
+
+    job_entry("fit_probe", HELP, ["index"], check, run)
+
+
+if __name__ == "__main__":
+    from spark_jobs.fit_probe import (
+        main as entry,  # by its import name, so that executors find the task's function
+    )
+
+    entry()
