@@ -21,6 +21,7 @@ from PIL import Image
 from configs.errors import UserError
 from models.pixels import MEAN, STD
 from tests.training.rows import jpeg, picture, rows, split
+from tests.training.stuck import StuckOptions
 from training.augment import AugmentOptions
 from training.batches import BatchMaker, BatchOptions, make_batches
 from training.decode import MAX_PIXELS, DecodePool, Undecodable, open_rgb
@@ -216,10 +217,9 @@ def test_killed_worker_is_an_error_not_a_hang(table):
 
 
 def test_worker_that_hangs_is_ended_and_named():
-    slow = [jpeg(Image.new("L", (8_000, 7_900), shade)) for shade in range(8)]  # seconds of work
-    with DecodePool(AugmentOptions("none", 24, 0, MEAN, STD), 1, seconds=1) as pool:
+    with DecodePool(StuckOptions("none", 24, 0, MEAN, STD), 1, seconds=1) as pool:
         out = np.zeros((8, 24, 24, 3), np.uint8)
-        done = pool.submit(0, [f"made/{number}" for number in range(8)], slow, out)
+        done = pool.submit(0, [f"made/{number}" for number in range(8)], [jpeg(picture(0))] * 8, out)
         with pytest.raises(
             RuntimeError, match="ended by SIGALRM: it took longer than 1 s over 8 images.*made/0"
         ):
