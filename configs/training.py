@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from configs.options import option
 
@@ -15,6 +16,10 @@ class TrainConfig:
 
     output: str = option("", "folder of checkpoints, TensorBoard and pictures; empty: <workspace>/training")
     model: str = option("paper", "size of GroupViT: paper | small | demo | tiny")
+    model_options: dict[str, Any] = option(
+        {},
+        "values of GroupViTConfig other than the model's, e.g. {stem: convolution, assign_gain: 1.5, image_size: 64}",
+    )
     init: str = option("", "weight file to start from (training or models.hf wrote it); empty: random")
     resume: str = option("auto", "auto: go on from <output>/last.pt if there is one | never | a checkpoint")
     epochs: int = option(30, "passes over the training set")
@@ -27,7 +32,18 @@ class TrainConfig:
     )
     prompts: int = option(3, "K: concept prompts an image a step")
     temperature: float = option(1.0, "softmax temperature of the concept draws")
-    reduction: str = option("log_sum", "multi-label loss: log_sum (paper) | mean_log (released code)")
+    reduction: str = option(
+        "log_sum",
+        "multi-label loss: log_sum (paper) | mean_log (released code) | each (a prompt against the negatives alone)",
+    )
+    negatives: str = option(
+        "all",
+        "other images' prompts: all (paper) | same-concept (none that names what an own prompt names) | archive (none "
+        "that an image's archive or caption knows)",
+    )
+    match: str = option(
+        "pooled", "prompts are matched to: pooled (the mean of the segments, paper) | segments | both"
+    )
     multi_label_weight: float = option(1.0, "weight of the multi-label loss")
     augment: str = option("recipe", "recipe (crop, flip, RandAugment, erasing) | light (crop, flip) | none")
     lr: float = option(1.6e-3, "peak learning rate at a global batch of 4096; scaled linearly")
@@ -45,7 +61,7 @@ class TrainConfig:
         "replace", "a JPEG in the table that does not decode: replace (grey, counted) | stop"
     )
     device: str = option("auto", "auto | cpu | cuda")
-    precision: str = option("auto", "auto (bf16 on GPU and on CPUs that have it) | fp32 | bf16")
+    precision: str = option("auto", "auto (bf16 on GPUs and CPUs with AMX) | fp32 | bf16")
     compile: bool = option(False, "torch.compile the transformer blocks (needs g++ on CPU, Triton on GPU)")
     threads: int = option(0, "torch threads a process on CPU; 0: its share of the cores")
     nonfinite: str = option("skip", "a loss or gradient that is no number: skip the step | stop")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["MODES", "cluster_probabilities", "draw_columns", "draw_prompts", "uniforms"]
+__all__ = ["MODES", "cluster_probabilities", "draw_columns", "draw_words", "uniforms", "write_prompts"]
 
 MODES = ("cluster", "top", "caption-nouns", "none")
 
@@ -155,11 +155,10 @@ def _fill_up(drawn: np.ndarray, concept_keys: np.ndarray, order: np.ndarray) -> 
     return result
 
 
-def draw_prompts(
+def draw_words(
     concepts: np.ndarray,
     scores: np.ndarray,
     clusters: np.ndarray,
-    captions: Sequence[str],
     caption_nouns: Sequence[str],
     keys: Sequence[str],
     *,
@@ -168,12 +167,10 @@ def draw_prompts(
     k: int,
     mode: str,
     temperature: float,
-    templates: Sequence[str],
 ) -> list[list[str]]:
-    """K training texts for each row besides its caption (method, section 1.4).
+    """K concepts for each row to be trained with in this epoch, "" for slots without one.
 
-    A drawn concept stands in a template drawn at random; slots without a concept hold the caption.
-    ``caption-nouns`` draws K different nouns of the caption (GroupViT's own training), ``none`` gives no texts.
+    ``caption-nouns`` draws K different nouns of the caption (GroupViT's own training), ``none`` gives none at all.
 
     Args:
         concepts: object (B, A) of strings, "" where there is none.
@@ -184,21 +181,33 @@ def draw_prompts(
         raise ValueError(f"mode {mode!r}: write one of {', '.join(MODES)}")
     if mode == "none" or k == 0:
         return [[] for _ in keys]
-    picks = (uniforms(keys, seed, epoch, k, stream=1) * len(templates)).astype(np.int64)
     if mode == "caption-nouns":
-        words = _draw_nouns(caption_nouns, keys, seed, epoch, k)
-    else:
-        columns = draw_columns(
-            scores, clusters, keys, seed=seed, epoch=epoch, k=k, mode=mode, temperature=temperature
-        )
-        words = [
-            [concepts[row, column] if column >= 0 else "" for column in chosen]
-            for row, chosen in enumerate(columns.tolist())
-        ]
+        return _draw_nouns(caption_nouns, keys, seed, epoch, k)
+    columns = draw_columns(
+        scores, clusters, keys, seed=seed, epoch=epoch, k=k, mode=mode, temperature=temperature
+    )
+    return [
+        [concepts[row, column] if column >= 0 else "" for column in chosen]
+        for row, chosen in enumerate(columns.tolist())
+    ]
+
+
+def write_prompts(
+    words: Sequence[Sequence[str]],
+    captions: Sequence[str],
+    keys: Sequence[str],
+    *,
+    seed: int,
+    epoch: int,
+    templates: Sequence[str],
+) -> list[list[str]]:
+    """The texts of drawn words (method, section 1.4): each in a template drawn at random, captions in empty slots."""
+    k = max((len(row) for row in words), default=0)
+    picks = (uniforms(keys, seed, epoch, k, stream=1) * len(templates)).astype(np.int64)
     return [
         [
             templates[pick].replace("{}", word) if word else caption
-            for word, pick in zip(row, chosen, strict=True)
+            for word, pick in zip(row, chosen[: len(row)], strict=True)
         ]
         for row, chosen, caption in zip(words, picks.tolist(), captions, strict=True)
     ]

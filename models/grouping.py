@@ -70,10 +70,14 @@ class AssignAttention(nn.Module):
 
     Logits are scaled by width^-0.5 and computed in float32, as are the noise and the softmax over groups.
     A group's value is the sum of its segments divided by (their number + 1).
+
+    ``centred``: each group's logits have mean 0 over the segments, so that groups compete by where they are liked
+    and not by how much they are liked everywhere. Without it the group that suits all segments best takes nearly all.
     """
 
-    def __init__(self, width: int, gumbel: bool) -> None:
+    def __init__(self, width: int, gumbel: bool, centred: bool = False) -> None:
         super().__init__()
+        self.centred = centred
         self.scale = width**-0.5
         self.gumbel = gumbel
         self.q = Linear(width, width)
@@ -99,13 +103,16 @@ class AssignAttention(nn.Module):
         with torch.autocast(q.device.type, enabled=False):
             if q.dtype != torch.float64:
                 q, k = q.float(), k.float()
-            return (q * self.scale) @ k.transpose(-2, -1)
+            logits = (q * self.scale) @ k.transpose(-2, -1)
+            return logits - logits.mean(dim=-1, keepdim=True) if self.centred else logits
 
 
 class Grouping(nn.Module):
     """Merges N segments into as many as there are group tokens, by their learned similarity."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, group_tokens: int, gumbel: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, group_tokens: int, gumbel: bool, centred: bool = False
+    ) -> None:
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.norm_groups = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
@@ -116,7 +123,7 @@ class Grouping(nn.Module):
         self.norm_cross = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.cross_mlp = Mlp(width, hidden)
         self.norm_cross_out = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.assign = AssignAttention(width, gumbel)
+        self.assign = AssignAttention(width, gumbel, centred)
         self.norm_merged = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.merged_mlp = Mlp(width, hidden)
 

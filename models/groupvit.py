@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from models.blocks import Block, SelfAttention
+from models.grouping import AssignAttention
 from models.groupvit_config import GroupViTConfig
 from models.image_encoder import ImageEncoder
 from models.projector import Projector
+from models.stem import ConvolutionStem
 from models.text_encoder import TextEncoder
 
-__all__ = ["ForwardOutput", "GroupViT", "GroupViTConfig", "ImageFeatures", "Scales"]
+__all__ = ["Encoded", "GroupViT", "GroupViTConfig", "ImageFeatures", "Projected", "Scales"]
 
 MAX_LOG_SCALE = math.log(100.0)
 
@@ -39,15 +41,28 @@ class Scales(NamedTuple):
     prompts: torch.Tensor
 
 
-class ForwardOutput(NamedTuple):
-    """Features for the losses, projected, not normalised."""
+class Encoded(NamedTuple):
+    """What the encoders give, before the projectors and their batch norms; n images."""
 
     image: torch.Tensor
-    """(B, E)"""
+    """(n, width): mean of the segments; (n, G, width) where the segments themselves are wanted"""
     caption: torch.Tensor
-    """(B, E)"""
+    """(n, text_width)"""
     prompts: torch.Tensor | None
-    """(B, K, E), or None where none were given."""
+    """(n, K, text_width), or None where none were given"""
+
+
+class Projected(NamedTuple):
+    """Features for the losses, in the common space, not normalised."""
+
+    image: torch.Tensor
+    """(n, E)"""
+    segments: torch.Tensor | None
+    """(n, G, E), or None where they were not encoded"""
+    caption: torch.Tensor
+    """(n, E)"""
+    prompts: torch.Tensor | None
+    """(n, K, E), or None"""
 
 
 class GroupViT(nn.Module):
@@ -93,28 +108,44 @@ class GroupViT(nn.Module):
         features = self.text_encoder(tokens.flatten(0, -2))
         return self.text_projector(features).unflatten(0, tokens.shape[:-1])
 
-    def forward(
+    def encode(
         self,
         images: torch.Tensor,
         captions: torch.Tensor,
         prompts: torch.Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> ForwardOutput:
-        """Images (B, 3, H, W), captions (B, T), prompts (B, K, T') or None.
+        with_segments: bool = False,
+    ) -> Encoded:
+        """Training, first half: images (n, 3, H, W), captions (n, T), prompts (n, K, T') or None.
 
-        Captions and prompts pass the text projector as one batch, as its batch norm needs.
+        No row depends on another here, so a batch may be encoded in pieces.
         """
-        image = self.image_projector(self.image_encoder(images, False, generator)[0].mean(dim=1))
+        segments, _ = self.image_encoder(images, False, generator)
+        image = segments if with_segments else segments.mean(dim=1)
+        caption = self.text_encoder(captions)
         if prompts is None or prompts.shape[1] == 0:
-            return ForwardOutput(image, self.encode_text(captions), None)
-        texts = self.text_projector(self._text_features(captions, prompts.flatten(0, 1)))
-        caption, prompt = texts.split([len(captions), len(texts) - len(captions)])
-        return ForwardOutput(image, caption, prompt.unflatten(0, prompts.shape[:2]))
+            return Encoded(image, caption, None)
+        return Encoded(
+            image, caption, self.text_encoder(prompts.flatten(0, 1)).unflatten(0, prompts.shape[:2])
+        )
 
-    def _text_features(self, captions: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
-        if captions.shape[-1] == prompts.shape[-1]:
-            return self.text_encoder(torch.cat([captions, prompts]))
-        return torch.cat([self.text_encoder(captions), self.text_encoder(prompts)])
+    def project(self, encoded: Encoded) -> Projected:
+        """Training, second half: into the common space, all rows of a step at once.
+
+        Captions and prompts pass the text projector as one batch, as its batch norm needs; so do the mean and the
+        segments of all images, if there are segments.
+        """
+        image, segments = encoded.image, None
+        if image.ndim == 2:
+            image = self.image_projector(image)
+        else:
+            parts = self.image_projector(torch.cat([image.mean(dim=1, keepdim=True), image], dim=1))
+            image, segments = parts[:, 0], parts[:, 1:]
+        if encoded.prompts is None:
+            return Projected(image, segments, self.text_projector(encoded.caption), None)
+        texts = self.text_projector(torch.cat([encoded.caption, encoded.prompts.flatten(0, 1)]))
+        caption, prompts = texts.split([len(encoded.caption), len(texts) - len(encoded.caption)])
+        return Projected(image, segments, caption, prompts.unflatten(0, encoded.prompts.shape[:2]))
 
     def compile_layers(self) -> None:
         """Let torch.compile write the kernels of the transformer blocks, which are most of the work.
@@ -151,6 +182,7 @@ def _initialise(model: GroupViT) -> None:
         if isinstance(module, (nn.Linear, nn.Conv2d)):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
+    _initialise_options(model)
     nn.init.trunc_normal_(model.image_encoder.embedding.positions, std=0.02)
     # Only the first stage's group tokens need to differ: the later ones start as functions of them.
     first = model.image_encoder.stages[0].group_tokens
@@ -166,3 +198,15 @@ def _initialise(model: GroupViT) -> None:
         nn.init.normal_(attention.out.weight, std=residual)
         nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
         nn.init.normal_(block.mlp.fc2.weight, std=residual)
+
+
+def _initialise_options(model: GroupViT) -> None:
+    """What the paper's form does not have: a convolutional stem, and an assignment scaled by the width."""
+    config = model.config
+    for module in model.image_encoder.modules():
+        if isinstance(module, ConvolutionStem):
+            for convolution in (*module.halvings, module.mix):
+                nn.init.kaiming_normal_(convolution.weight)
+        if isinstance(module, AssignAttention) and config.assign_gain:
+            for layer in (module.q, module.k, module.v, module.out):
+                nn.init.normal_(layer.weight, std=config.assign_gain * config.width**-0.5)

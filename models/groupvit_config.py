@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from configs.errors import UserError
 
-__all__ = ["GroupViTConfig"]
+__all__ = ["STEMS", "GroupViTConfig"]
+
+STEMS = ("linear", "convolution")
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,12 @@ class GroupViTConfig:
     segments into that many; the last one has none. ``drop_path`` is the chance of skipping the last
     block, rising linearly from 0 at the first. ``gumbel_noise=False`` makes the training-time assignment
     deterministic (still hard and straight-through), for tests and comparisons.
+
+    ``stem``: ``linear``, the paper's patch projection, or ``convolution`` (models.stem). ``assign_gain``: weights
+    of the assignment start with deviation gain / sqrt(width); 0 is the paper's 0.02 at any width. With that, first
+    logits deviate by 0.16 at the paper's width and by 0.05 at a third of it, beside noise of 1.28: narrow networks
+    then assign by chance for long, and a gain of 1.5 mends it. ``assign_centred``: each group's logits have mean 0
+    over an image's segments, which keeps a few groups from taking all (both: docs/training.md).
     """
 
     image_size: int = 224
@@ -30,6 +39,9 @@ class GroupViTConfig:
     group_tokens: tuple[int, ...] = (64, 8, 0)
     drop_path: float = 0.1
     gumbel_noise: bool = True
+    stem: str = "linear"
+    assign_gain: float = 0.0
+    assign_centred: bool = False
     text_width: int = 256
     text_layers: int = 12
     text_heads: int = 4
@@ -60,6 +72,12 @@ class GroupViTConfig:
             return f"depths={self.depths} and group_tokens={self.group_tokens} need one entry a stage each"
         if any(n < 1 for n in self.group_tokens[:-1]) or self.group_tokens[-1] != 0:
             return f"group_tokens={self.group_tokens}: every stage but the last needs some, the last 0"
+        if self.stem not in STEMS:
+            return f"stem={self.stem!r}: write {' or '.join(STEMS)}"
+        if self.stem == "convolution" and (self.patch_size < 2 or self.patch_size & (self.patch_size - 1)):
+            return f"stem=convolution halves images: patch_size={self.patch_size} must be 2, 4, 8, 16 or 32"
+        if not 0.0 <= self.assign_gain < math.inf:
+            return f"assign_gain={self.assign_gain} is no gain; write 0 (the paper's) or a number above, e.g. 1.5"
         if not 0.0 <= self.drop_path < 1.0:
             return f"drop_path={self.drop_path} is not in [0, 1)"
         return ""
@@ -107,11 +125,11 @@ _PRESETS: dict[str, dict[str, Any]] = {
     "small": {
         "width": 192, "heads": 3, "text_width": 192, "text_layers": 6, "text_heads": 3, "projector_hidden": 1024,
     },
-    # 112-pixel images on two CPU cores; images/s in docs/method.md and tests/benchmarks/bench_groupvit.py.
+    # 64-pixel images of the demo's drawn world on two CPU cores; stored in half precision under 8 MB.
     "demo": {
-        "image_size": 112, "patch_size": 8, "width": 128, "depths": (2, 1, 1), "heads": 4, "group_tokens": (16, 8, 0),
-        "drop_path": 0.0, "text_width": 128, "text_layers": 3, "text_heads": 4, "context_length": 32,
-        "embed_dim": 128, "projector_hidden": 512,
+        "image_size": 64, "patch_size": 8, "width": 128, "depths": (3, 1), "heads": 4, "group_tokens": (16, 0),
+        "drop_path": 0.0, "stem": "convolution", "assign_gain": 1.5, "assign_centred": True, "text_width": 40, "text_layers": 2,
+        "text_heads": 4, "context_length": 32, "embed_dim": 128, "projector_hidden": 256,
     },
     # For tests: every part present, milliseconds a step.
     "tiny": {

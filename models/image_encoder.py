@@ -9,10 +9,27 @@ from torch.nn import functional
 from models.blocks import LAYER_NORM_EPS, Block
 from models.grouping import Grouping, TokenMixer
 from models.groupvit_config import GroupViTConfig
+from models.stem import ConvolutionStem
 
 __all__ = ["ImageEncoder", "PatchEmbedding"]
 
 _CACHED_SIZES = 8
+
+
+class PatchProjection(nn.Conv2d):
+    """The paper's: each patch by one linear map, (B, 3, H, W) -> (B, N, width)."""
+
+    def __init__(self, patch: int, width: int) -> None:
+        super().__init__(3, width, kernel_size=patch, stride=patch)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, 3, H, W) -> (B, N, width)."""
+        patch = self.kernel_size[0]
+        rows, columns = images.shape[-2] // patch, images.shape[-1] // patch
+        # A patch never overlaps another, so the convolution is one matrix product over cut-out patches.
+        patches = images.unflatten(-1, (columns, patch)).unflatten(-3, (rows, patch))
+        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, -1)
+        return functional.linear(patches, self.weight.flatten(1), self.bias)
 
 
 class PatchEmbedding(nn.Module):
@@ -22,7 +39,11 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.patch = config.patch_size
         self.grid = config.grid
-        self.projection = nn.Conv2d(3, config.width, kernel_size=self.patch, stride=self.patch)
+        self.projection = (
+            PatchProjection(self.patch, config.width)
+            if config.stem == "linear"
+            else ConvolutionStem(self.patch, config.width)
+        )
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.positions = nn.Parameter(torch.zeros(1, self.grid**2, config.width))
         self._resized: dict[tuple[int, int], tuple[tuple[object, ...], torch.Tensor]] = {}
@@ -34,12 +55,8 @@ class PatchEmbedding(nn.Module):
             raise ValueError(
                 f"images of {height} x {width} pixels do not divide into patches of {self.patch}; resize or pad them"
             )
-        rows, columns = height // self.patch, width // self.patch
-        # A patch never overlaps another, so the convolution is one matrix product over cut-out patches.
-        patches = images.unflatten(-1, (columns, self.patch)).unflatten(-3, (rows, self.patch))
-        patches = patches.permute(0, 2, 4, 1, 3, 5).reshape(len(images), rows * columns, -1)
-        embedded = functional.linear(patches, self.projection.weight.flatten(1), self.projection.bias)
-        return self.norm(embedded) + self.positions_for(rows, columns)
+        embedded = self.norm(self.projection(images))
+        return embedded + self.positions_for(height // self.patch, width // self.patch)
 
     def positions_for(self, rows: int, columns: int) -> torch.Tensor:
         """Positions (1, rows * columns, width), resized bicubically where the grid differs.
@@ -80,7 +97,9 @@ class Stage(nn.Module):
         self.group_tokens = nn.Parameter(torch.zeros(1, tokens, width)) if tokens else None
         self.grouping = None
         if tokens:
-            self.grouping = Grouping(width, config.heads, config.mlp_ratio, tokens, config.gumbel_noise)
+            self.grouping = Grouping(
+                width, config.heads, config.mlp_ratio, tokens, config.gumbel_noise, config.assign_centred
+            )
         self.carry = None
         if tokens and before:
             norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)

@@ -20,15 +20,22 @@ FORMAT = "cocu-groupvit-1"
 _REQUIRED = ("format", "config", "model")
 
 
-def save_model(path: str | os.PathLike[str], model: GroupViT, **extra: Any) -> None:
+def save_model(
+    path: str | os.PathLike[str], model: GroupViT, dtype: torch.dtype | None = None, **extra: Any
+) -> None:
     """Write the model so that ``path`` is either the old file or the whole new one, never a part.
 
-    ``extra`` is kept beside it (plain Python values and tensors only: files are read with weights_only).
+    ``dtype`` is what weights are stored in, None: as they are; they are read as float32. ``extra`` is kept
+    beside them (plain Python values and tensors only: files are read with weights_only).
     """
     clash = sorted(set(extra) & set(_REQUIRED))
     if clash:
         raise ValueError(f"reserved names in extra: {clash}")
-    content = {"format": FORMAT, "config": model.config.to_dict(), "model": model.state_dict(), **extra}
+    weights = {
+        name: value.to(dtype) if dtype is not None and value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
+    content = {"format": FORMAT, "config": model.config.to_dict(), "model": weights, **extra}
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

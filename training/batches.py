@@ -30,8 +30,9 @@ from models.pixels import MEAN, STD
 from training import texts
 from training.augment import KINDS, Augmenter, AugmentOptions
 from training.decode import CHUNK, Bad, DecodePool, decode_rows
+from training.texts import NEGATIVES, Draws, Prompts
 
-__all__ = ["Batch", "BatchMaker", "BatchOptions", "make_batches"]
+__all__ = ["Batch", "BatchMaker", "BatchOptions"]
 
 
 _Item = TypeVar("_Item")
@@ -43,10 +44,8 @@ class BatchOptions:
 
     Attributes:
         image_size: side of the square images, pixels.
-        sampling: cluster | top | caption-nouns | none (``curation.sampling``).
-        prompts: K, texts an image beside its caption.
-        temperature: of the draws of ``cluster``.
-        seed: of augmentation and draws.
+        draws: which prompts (``training.texts``).
+        seed: of augmentation.
         context_length: most tokens a text keeps.
         augment: recipe | light | none (``training.augment``).
         workers: decoding processes; 0: decode in the calling thread.
@@ -56,9 +55,7 @@ class BatchOptions:
     """
 
     image_size: int = 224
-    sampling: str = "cluster"
-    prompts: int = 3
-    temperature: float = 1.0
+    draws: Draws = Draws()
     seed: int = 0
     context_length: int = 77
     augment: str = "recipe"
@@ -76,14 +73,14 @@ class Batch:
         keys: n.
         images: uint8 (n, H, W, 3), RGB.
         captions: int64 (n, T) tokens.
-        prompts: int64 (n, K, T') tokens, or None without prompts.
+        prompts: tokens and concepts, or None without prompts.
         bad: keys of images that could not be decoded and are grey.
     """
 
     keys: list[str]
     images: torch.Tensor
     captions: torch.Tensor
-    prompts: torch.Tensor | None
+    prompts: Prompts | None
     bad: list[str]
 
 
@@ -176,24 +173,8 @@ class BatchMaker:
             else:
                 chunks.append(_done(decode_rows(decoder, *work)))
         captions = texts.caption_tokens(table, options.context_length)
-        prompts = texts.prompt_tokens(
-            table,
-            epoch,
-            sampling=options.sampling,
-            prompts=options.prompts,
-            temperature=options.temperature,
-            seed=options.seed,
-            context_length=options.context_length,
-        )
+        prompts = texts.draw_prompts(table, epoch, options.draws, options.context_length)
         return _Unfinished(Batch(keys, images, captions, prompts, []), chunks, options.bad_images)
-
-
-def make_batches(
-    tables: Iterable[pa.Table | pa.RecordBatch], options: BatchOptions, epoch: int
-) -> Iterator[Batch]:
-    """Batches of one epoch by processes of its own (see :meth:`BatchMaker.batches`)."""
-    with BatchMaker(options) as maker:
-        yield from maker.batches(tables, epoch)
 
 
 _READER_SECONDS = 10.0  # how long a reader may take to give up when batches are no longer wanted
@@ -276,19 +257,32 @@ def _done(bad: Bad) -> Future[Bad]:
     return future
 
 
+_OPTIONS = {
+    "image_size": "train.model_options.image_size",
+    "context_length": "train.model_options.context_length",
+}
+
+
 def _check(options: BatchOptions) -> None:
-    choices = {"augment": KINDS, "sampling": MODES, "bad_images": ("stop", "replace")}
-    for name, allowed in choices.items():
-        value = getattr(options, name)
+    draws = options.draws
+    choices = {
+        "augment": (options.augment, KINDS),
+        "sampling": (draws.sampling, MODES),
+        "negatives": (draws.negatives, NEGATIVES),
+        "bad_images": (options.bad_images, ("stop", "replace")),
+    }
+    for name, (value, allowed) in choices.items():
         if value not in allowed:
-            raise UserError(f"{name}={value!r}: write one of {', '.join(allowed)}")
-    least = {"image_size": 1, "prompts": 0, "context_length": 3, "workers": 0, "prefetch": 1}
+            raise UserError(f"train.{name}={value!r}: write one of {', '.join(allowed)}")
+    least = {"image_size": 1, "context_length": 3, "workers": 0, "prefetch": 1}
     for name, bound in least.items():
         value = getattr(options, name)
         if value < bound:
-            raise UserError(f"{name}={value}: write {bound} or more")
-    if not (math.isfinite(options.temperature) and options.temperature > 0):
-        raise UserError(f"temperature={options.temperature}: write a number above 0")
+            raise UserError(f"{_OPTIONS.get(name, f'train.{name}')}={value}: write {bound} or more")
+    if draws.prompts < 0:
+        raise UserError(f"train.prompts={draws.prompts}: write 0 or more")
+    if not (math.isfinite(draws.temperature) and draws.temperature > 0):
+        raise UserError(f"train.temperature={draws.temperature}: write a number above 0")
 
 
 def _check_columns(table: pa.Table | pa.RecordBatch) -> None:

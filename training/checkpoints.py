@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
-from models.groupvit import GroupViT
+from configs.loading import to_plain
+from configs.training import TrainConfig
+from models.groupvit import GroupViT, GroupViTConfig
 from models.weights import read_weight_file, save_model
 
 __all__ = ["LAST", "find_resume", "load_training", "publish", "write_checkpoint"]
@@ -96,10 +98,11 @@ def load_training(
             f"{path}: holds weights but no state of training; to start from its weights write train.init={path} "
             "train.resume=never"
         )
-    if content["config"] != model.config.to_dict():
+    sizes = GroupViTConfig.from_dict(content["config"]).to_dict()
+    if sizes != model.config.to_dict():
         raise UserError(
-            f"{path}: is of a model of another size ({_first_difference(content['config'], model.config.to_dict())}); "
-            "write the same train.model and train.image_size, or another train.output"
+            f"{path}: is of another model ({_first_difference(sizes, model.config.to_dict())}); write the same "
+            "train.model and train.model_options, or another train.output"
         )
     if content["training_set"] != recipe:
         raise UserError(
@@ -121,8 +124,9 @@ def load_training(
 
 
 def _bound(configuration: dict[str, Any]) -> dict[str, Any]:
-    """The options of training that shape its result."""
-    return {name: value for name, value in configuration["train"].items() if name not in _FREE}
+    """The options of training that shape its result; a checkpoint from before an option was trained by its default."""
+    values = {**to_plain(TrainConfig()), **configuration["train"]}
+    return {name: value for name, value in values.items() if name not in _FREE}
 
 
 def _first_difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> str:

@@ -21,6 +21,7 @@ from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
 from models.groupvit import GroupViT
+from models.losses import Concepts
 from models.pixels import normalise
 from training import distributed
 from training.batches import Batch, BatchMaker
@@ -190,13 +191,15 @@ def _generator(run: Run, plan: EpochPlan, step: int) -> torch.Generator:
 
 
 def _to_device(batch: Batch, device: torch.device) -> OnDevice:
-    images, captions, prompts = (
-        None if tensor is None else tensor.to(device, non_blocking=True)
-        for tensor in (batch.images, batch.captions, batch.prompts)
-    )
-    assert images is not None
-    assert captions is not None
-    return OnDevice(normalise(images), captions, prompts)
+    def sent(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    images, captions = normalise(sent(batch.images)), sent(batch.captions)
+    if batch.prompts is None:
+        return OnDevice(images, captions, None)
+    concepts = batch.prompts.concepts
+    known = None if concepts is None else Concepts(*map(sent, concepts))
+    return OnDevice(images, captions, sent(batch.prompts.tokens), known)
 
 
 def _read_pending(run: Run, rate: float, epoch: float) -> None:

@@ -15,8 +15,8 @@ from functools import partial
 
 import torch
 
-from models.groupvit import GroupViT
-from models.losses import contrastive_loss, multi_label_loss
+from models.groupvit import Encoded, GroupViT
+from models.losses import Concepts, Reduction, contrastive_loss, multi_label_loss
 from training import distributed
 
 __all__ = ["LossOptions", "OnDevice", "accumulate_gradients"]
@@ -26,10 +26,16 @@ __all__ = ["LossOptions", "OnDevice", "accumulate_gradients"]
 class LossOptions:
     """See ``configs.training``."""
 
-    reduction: str
-    weight: float
-    bf16: bool
-    pieces: int
+    reduction: Reduction = "log_sum"
+    weight: float = 1.0
+    match: str = "pooled"
+    bf16: bool = False
+    pieces: int = 1
+
+    @property
+    def with_segments(self) -> bool:
+        """Whether the loss looks at single segments."""
+        return self.match != "pooled"
 
 
 @dataclass
@@ -40,6 +46,8 @@ class OnDevice:
     """float32 (n, 3, H, W), normalised (``models.pixels``)"""
     captions: torch.Tensor
     prompts: torch.Tensor | None
+    concepts: Concepts | None = None
+    """which prompts are no negatives of which images (``models.losses``); None: all are"""
 
     def piece(self, rows: slice) -> OnDevice:
         """Some rows."""
@@ -64,27 +72,26 @@ def accumulate_gradients(
         whether a row's features are numbers.
     """
     if options.pieces == 1:
-        features = _features(model, batch, options.bf16, generator)
-        losses = _losses(model, *features, batch, counts, options)
+        features = _features(model, batch, options, generator)
+        losses = _losses(model, features, batch, counts, options)
         losses[0].backward()
         return losses.detach(), _sound(features)
     rows = torch.arange(len(batch.images)).tensor_split(options.pieces)
     pieces = [batch.piece(slice(int(part[0]), int(part[-1]) + 1)) for part in rows if len(part)]
-    states, image_parts, text_parts = [], [], []
+    states, parts = [], []
     with torch.no_grad():
         for piece in pieces:
             states.append(None if generator is None else generator.get_state())
-            image, caption, prompt = _features(model, piece, options.bf16, generator)
-            image_parts.append(image)
-            text_parts.append((caption, prompt))
-    whole = [
-        torch.cat(image_parts).requires_grad_(),
-        torch.cat([caption for caption, _ in text_parts]).requires_grad_(),
-        None if batch.prompts is None else torch.cat([p for _, p in text_parts]).requires_grad_(),  # type: ignore[misc]
-    ]
-    losses = _losses(model, *whole, batch, counts, options)
+            parts.append(_features(model, piece, options, generator))
+    whole = Encoded(
+        *(
+            None if column[0] is None else torch.cat(column).requires_grad_()
+            for column in zip(*parts, strict=True)
+        )
+    )  # type: ignore[arg-type]
+    losses = _losses(model, whole, batch, counts, options)
     losses[0].backward()
-    _backward_pieces(model, pieces, whole, states, options.bf16, generator)
+    _backward_pieces(model, pieces, whole, states, options, generator)
     return losses.detach(), _sound(whole)
 
 
@@ -98,9 +105,9 @@ def _sound(features: Sequence[torch.Tensor | None]) -> torch.Tensor:
 def _backward_pieces(
     model: GroupViT,
     pieces: list[OnDevice],
-    whole: list[torch.Tensor | None],
+    whole: Encoded,
     states: list[torch.Tensor | None],
-    bf16: bool,
+    options: LossOptions,
     generator: torch.Generator | None,
 ) -> None:
     """Run the encoders again with the same noise, and send the features' gradients through them."""
@@ -112,7 +119,7 @@ def _backward_pieces(
     for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
         if generator is not None and state is not None:
             generator.set_state(state)
-        found = _features(model, piece, bf16, generator)
+        found = _features(model, piece, options, generator)
         pairs = [
             (feature, gradient[number])
             for feature, gradient in zip(found, gradients, strict=True)
@@ -126,39 +133,31 @@ def _autocast(device: torch.device, bf16: bool) -> AbstractContextManager[object
 
 
 def _features(
-    model: GroupViT, batch: OnDevice, bf16: bool, generator: torch.Generator | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What comes before the projectors: image (n, width), caption (n, W) and prompt (n, K, W) features."""
-    with _autocast(batch.images.device, bf16):
-        image = model.image_encoder(batch.images, False, generator)[0].mean(dim=1)
-        caption = model.text_encoder(batch.captions)
-        if batch.prompts is None:
-            return image, caption, None
-        count = batch.prompts.shape[1]
-        return image, caption, model.text_encoder(batch.prompts.flatten(0, 1)).unflatten(0, (-1, count))
+    model: GroupViT, batch: OnDevice, options: LossOptions, generator: torch.Generator | None
+) -> Encoded:
+    with _autocast(batch.images.device, options.bf16):
+        return model.encode(batch.images, batch.captions, batch.prompts, generator, options.with_segments)
 
 
 def _losses(
-    model: GroupViT,
-    image: torch.Tensor,
-    caption: torch.Tensor,
-    prompts: torch.Tensor | None,
-    batch: OnDevice,
-    counts: Sequence[int],
-    options: LossOptions,
+    model: GroupViT, encoded: Encoded, batch: OnDevice, counts: Sequence[int], options: LossOptions
 ) -> torch.Tensor:
     """(3,) float32: total, caption loss, multi-label loss, weighted by this rank's share of the rows."""
     gather = partial(distributed.gather, counts=counts) if len(counts) > 1 else None
-    with _autocast(image.device, options.bf16):
-        image = model.image_projector(image)
-        # Captions and prompts are one batch for the text projector's batch norm, as in the model's forward.
-        texts = caption if prompts is None else torch.cat([caption, prompts.flatten(0, 1)])
-        texts = model.text_projector(texts)
+    with _autocast(batch.images.device, options.bf16):
+        found = model.project(encoded)
     scales = model.scales()
-    caption_loss = contrastive_loss(image, texts[: len(image)], scales.caption, gather)
+    caption_loss = contrastive_loss(found.image, found.caption, scales.caption, gather)
     prompt_loss = torch.zeros_like(caption_loss)
-    if prompts is not None:
-        positives = texts[len(image) :].unflatten(0, (len(image), -1))
-        prompt_loss = multi_label_loss(image, positives, scales.prompts, options.reduction, gather)  # type: ignore[arg-type]
-    share = len(image) * len(counts) / sum(counts)
+    if found.prompts is not None:
+        sides = {"pooled": [found.image], "segments": [found.segments], "both": [found.image, found.segments]}
+        prompt_loss = torch.stack(
+            [
+                multi_label_loss(
+                    side, found.prompts, scales.prompts, options.reduction, gather, batch.concepts
+                )
+                for side in sides[options.match]
+            ]
+        ).mean()
+    share = len(found.image) * len(counts) / sum(counts)
     return share * torch.stack([caption_loss + options.weight * prompt_loss, caption_loss, prompt_loss])

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
 from configs.errors import UserError
-from curation.sampling import draw_prompts
+from curation.sampling import draw_words, write_prompts
+from models.losses import Concepts
 from models.templates import PROMPT_TEMPLATES
 from models.tokenize import tokenize, trim
 
-__all__ = ["caption_tokens", "fixed_lists", "prompt_texts", "prompt_tokens"]
+__all__ = [
+    "MOST_NOUNS", "NEGATIVES", "Draws", "Prompts", "caption_tokens", "concept_number", "draw_prompts", "fixed_lists",
+    "prompt_texts", "prompt_words",
+]  # fmt: skip
+
+NEGATIVES = ("all", "same-concept", "archive")
 
 
 def caption_tokens(table: pa.Table, context_length: int) -> torch.Tensor:
@@ -20,42 +31,87 @@ def caption_tokens(table: pa.Table, context_length: int) -> torch.Tensor:
     return trim(tokenize(strings(table, "caption"), context_length)).contiguous()
 
 
-def prompt_tokens(
-    table: pa.Table,
-    epoch: int,
-    *,
-    sampling: str,
-    prompts: int,
-    temperature: float,
-    seed: int,
-    context_length: int,
-) -> torch.Tensor | None:
-    """int64 (n, K, T'): the prompts of this epoch, or None where there are none to draw."""
-    if sampling == "none" or prompts == 0:
+@dataclass(frozen=True)
+class Draws:
+    """Which prompts a row gets in an epoch, and who else's negatives they are; see ``configs.training``."""
+
+    sampling: str = "cluster"
+    prompts: int = 3
+    temperature: float = 1.0
+    seed: int = 0
+    negatives: str = "all"
+
+
+class Prompts(NamedTuple):
+    """The prompts of n rows."""
+
+    tokens: torch.Tensor
+    """int64 (n, K, T')"""
+    concepts: Concepts | None
+    """None where every prompt is a negative of all other images"""
+
+
+def draw_prompts(table: pa.Table, epoch: int, draws: Draws, context_length: int) -> Prompts | None:
+    """The prompts of this epoch, or None where there are none to draw.
+
+    A function of (seed, epoch, key) and the row, whatever the batch.
+    """
+    if draws.sampling == "none" or draws.prompts == 0:
         return None
-    texts = prompt_texts(table, epoch, sampling=sampling, prompts=prompts, temperature=temperature, seed=seed)
+    words = prompt_words(table, epoch, draws)
+    texts = prompt_texts(table, words, epoch, draws)
     tokens = trim(tokenize([text for row in texts for text in row], context_length))
-    return tokens.reshape(len(texts), prompts, tokens.shape[-1])
+    return Prompts(tokens.reshape(len(texts), draws.prompts, -1), _concepts(table, words, draws.negatives))
 
 
-def prompt_texts(
-    table: pa.Table, epoch: int, *, sampling: str, prompts: int, temperature: float, seed: int
-) -> list[list[str]]:
-    """K texts for each of n rows; a function of (seed, epoch, key) and the row, whatever the batch."""
-    return draw_prompts(
+def prompt_words(table: pa.Table, epoch: int, draws: Draws) -> list[list[str]]:
+    """K concepts or nouns for each of n rows; "" where a row has fewer."""
+    return draw_words(
         fixed_lists(table, "archive_concepts"),
         fixed_lists(table, "archive_scores"),
         fixed_lists(table, "archive_clusters"),
-        strings(table, "caption"),
         strings(table, "caption_nouns"),
         strings(table, "key"),
-        seed=seed,
+        seed=draws.seed,
         epoch=epoch,
-        k=prompts,
-        mode=sampling,
-        temperature=temperature,
-        templates=PROMPT_TEMPLATES,
+        k=draws.prompts,
+        mode=draws.sampling,
+        temperature=draws.temperature,
     )
+
+
+def prompt_texts(table: pa.Table, words: list[list[str]], epoch: int, draws: Draws) -> list[list[str]]:
+    """The drawn words in templates; the caption in slots without one."""
+    captions, keys = strings(table, "caption"), strings(table, "key")
+    return write_prompts(words, captions, keys, seed=draws.seed, epoch=epoch, templates=PROMPT_TEMPLATES)
+
+
+def _concepts(table: pa.Table, words: list[list[str]], negatives: str) -> Concepts | None:
+    """What prompts name and images are known to show, as numbers."""
+    if negatives == "all":
+        return None
+    named = _numbers(words)
+    if negatives == "same-concept":
+        return Concepts(named, named)
+    archives = _numbers(fixed_lists(table, "archive_concepts").tolist())
+    nouns = [text.split("\n")[:MOST_NOUNS] for text in strings(table, "caption_nouns")]
+    nouns = _numbers([row + [""] * (MOST_NOUNS - len(row)) for row in nouns])
+    return Concepts(named, torch.cat([named, archives, nouns], dim=1))
+
+
+MOST_NOUNS = 16
+"""Nouns and phrases of a caption that are looked at, the first ones: the lists of all processes have one length."""
+
+
+def _numbers(words: list[list[str]]) -> torch.Tensor:
+    return torch.tensor([[concept_number(word) for word in row] for row in words], dtype=torch.int64)
+
+
+@lru_cache(maxsize=1 << 20)
+def concept_number(word: str) -> int:
+    """63 bits that stand for a text, the same in every process; 0 for the empty one."""
+    digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "little") >> 1 or 1) if word else 0
 
 
 def strings(table: pa.Table, name: str) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from training.recipe import GradientBuffer, build_optimiser
 from training.step import LossOptions
 from training.sync_norm import SyncBatchNorm
 from training.telemetry import clock
+from training.texts import Draws
 from training.training_set import COLUMNS, TrainingSet, open_training_set
 
 __all__ = ["HELP", "build", "main", "show_summary", "train"]
@@ -108,9 +111,10 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         optimiser=optimiser,
         buffer=GradientBuffer(model, scalars=3),
         options=LossOptions(
-            options.reduction,
+            options.reduction,  # type: ignore[arg-type]
             options.multi_label_weight,
-            _use_bf16(options.precision, device),
+            options.match,
+            use_bf16(options.precision, device),
             options.accumulate,
         ),
         maker=BatchMaker(_batch_options(config, model.config, device)),
@@ -120,16 +124,44 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
 
 
 def _model(config: CocuConfig) -> GroupViT:
-    wanted = GroupViTConfig.preset(config.train.model)
+    wanted = GroupViTConfig.preset(config.train.model, **model_changes(config.train.model_options))
     if not config.train.init:
         return GroupViT(wanted)
     model, _ = load_model(config.train.init)
     if model.config != wanted:
         raise UserError(
-            f"train.init={config.train.init}: its sizes are not those of train.model={config.train.model}; write the "
-            "model it was made with"
+            f"train.init={config.train.init}: its sizes are not those of train.model={config.train.model} and "
+            "train.model_options; write those it was made with"
         )
     return model
+
+
+def model_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """``train.model_options`` as the preset takes them.
+
+    Raises:
+        UserError: a name that GroupViT's configuration does not have, or a value of another type.
+    """
+    types = {entry.name: type(getattr(GroupViTConfig(), entry.name)) for entry in fields(GroupViTConfig)}
+    for name, value in options.items():
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1)
+            hint = f"did you mean {near[0]}" if near else f"known: {', '.join(types)}"
+            raise UserError(f"train.model_options has no entry {name!r}; {hint}")
+        wanted = types[name]
+        accepted = {float: (int, float), tuple: (list, tuple)}.get(wanted, wanted)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise UserError(f"train.model_options.{name}={value!r}: write {_KINDS[wanted]}")
+    return dict(options)
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    tuple: "a list of whole numbers",
+}
 
 
 def _device(wanted: str) -> torch.device:
@@ -139,7 +171,6 @@ def _device(wanted: str) -> torch.device:
         raise UserError("train.device=cuda: torch sees no GPU here; write train.device=auto or cpu")
     number = distributed.local_rank() % torch.cuda.device_count()
     torch.cuda.set_device(number)
-    torch.backends.cuda.matmul.allow_tf32 = True
     return torch.device("cuda", number)
 
 
@@ -148,8 +179,10 @@ def _cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) // distributed.local_size())
 
 
-def _use_bf16(precision: str, device: torch.device) -> bool:
-    return precision == "bf16" or (precision == "auto" and device.type == "cuda")
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """``auto``: where the device multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
+    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
+    return precision == "bf16" or (precision == "auto" and fast)
 
 
 def _batch_options(config: CocuConfig, sizes: GroupViTConfig, device: torch.device) -> BatchOptions:
@@ -159,9 +192,7 @@ def _batch_options(config: CocuConfig, sizes: GroupViTConfig, device: torch.devi
         workers = max(1, _cores() - 1) if device.type == "cuda" else 1
     return BatchOptions(
         image_size=sizes.image_size,
-        sampling=options.sampling,
-        prompts=options.prompts,
-        temperature=options.temperature,
+        draws=Draws(options.sampling, options.prompts, options.temperature, options.seed, options.negatives),
         seed=options.seed,
         context_length=sizes.context_length,
         augment=options.augment,
@@ -180,7 +211,7 @@ def _samples(config: CocuConfig, data: TrainingSet, sizes: GroupViTConfig) -> to
     if count <= 0:
         return torch.empty(0)
     table = next(read_groups("arrow", data.groups[:1], COLUMNS)).slice(0, count)
-    options = BatchOptions(sizes.image_size, sampling="none", augment="none", bad_images="replace")
+    options = BatchOptions(sizes.image_size, Draws("none"), augment="none", bad_images="replace")
     with BatchMaker(options) as maker:
         return next(maker.batches([table], 0)).images
 

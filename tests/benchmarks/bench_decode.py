@@ -35,7 +35,7 @@ from tests.training.rows import jpeg, picture, rows
 from training.augment import KINDS, Augmenter, AugmentOptions
 from training.batches import BatchMaker, BatchOptions
 from training.decode import CHUNK, DecodePool, decode_rows, open_rgb
-from training.texts import caption_tokens, prompt_tokens
+from training.texts import Draws, caption_tokens, draw_prompts
 
 SIZES, SIDES = (112, 224), (256, 512)
 
@@ -183,15 +183,14 @@ def side_by_side(jpegs: list[bytes], seconds: float, rounds: int) -> dict[str, d
 def text_rates(count: int = 2048) -> dict[str, float]:
     """Rows a core and second: captions never seen, prompts never seen, prompts seen before."""
     table = rows(count, [b""] * count)
-    draw = {"sampling": "cluster", "prompts": 3, "temperature": 1.0, "seed": 0, "context_length": 77}
 
     def cold(work: Callable[[], object]) -> Callable[[], object]:
         return lambda: (_ids.cache_clear(), work())
 
     works = {
         "captions": cold(lambda: caption_tokens(table, 77)),
-        "prompts": cold(lambda: prompt_tokens(table, 0, **draw)),
-        "prompts seen before": lambda: prompt_tokens(table, 0, **draw),
+        "prompts": cold(lambda: draw_prompts(table, 0, Draws(), 77)),
+        "prompts seen before": lambda: draw_prompts(table, 0, Draws(), 77),
     }
     return {name: 1 / core_seconds(work, count) for name, work in works.items()}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curation.sampling import draw_prompts
+from curation.sampling import draw_words, write_prompts
 from curation.text.extraction import Extractor
 from curation.text.vocabulary import benchmark_classes, count_batch
 
@@ -68,10 +68,13 @@ def sampling_rate(mode: str, rounds: int) -> float:
     concepts = np.array([[f"concept {place}" for place in range(ARCHIVE)]] * BATCH, object)
     keys = [f"cc3m/00000/{row:09d}" for row in range(BATCH)]
     nouns, texts, templates = ["dog\ncat\ngrass\nsky"] * BATCH, ["a dog"] * BATCH, ["a photo of a {}."] * 80
-    options = {"seed": 0, "epoch": 0, "k": PROMPTS, "mode": mode, "temperature": 0.1, "templates": templates}
-    return best_rate(
-        lambda: draw_prompts(concepts, scores, clusters, texts, nouns, keys, **options), BATCH, rounds
-    )
+    options = {"seed": 0, "epoch": 0, "k": PROMPTS, "mode": mode, "temperature": 0.1}
+
+    def draw() -> None:
+        words = draw_words(concepts, scores, clusters, nouns, keys, **options)
+        write_prompts(words, texts, keys, seed=0, epoch=0, templates=templates)
+
+    return best_rate(draw, BATCH, rounds)
 
 
 def measure(count: int, rounds: int) -> dict[str, float]:

@@ -117,7 +117,7 @@ def our_step(
     def step() -> float:
         model.zero_grad(set_to_none=True)
         with autocast(dtype, images.device.type):
-            features = model(images, captions, prompts)
+            features = model.project(model.encode(images, captions, prompts))
             scales = model.scales()
             loss = contrastive_loss(features.image, features.caption, scales.caption)
             if features.prompts is not None:

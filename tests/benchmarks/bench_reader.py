@@ -95,7 +95,7 @@ def step_rate(model_name: str, ready: list[object], device: torch.device, bf16: 
     for batch in ready:
         started = time.perf_counter()
         buffer.zero()
-        options = LossOptions("log_sum", 1.0, bf16, 1)
+        options = LossOptions(bf16=bf16)
         generator = torch.Generator(device).manual_seed(0)
         accumulate_gradients(model, _to_device(batch, device), [len(batch.keys)], options, generator)
         buffer.clip(buffer.gradients.norm(), 5.0)

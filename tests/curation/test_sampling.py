@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from curation.sampling import cluster_probabilities, draw_columns, draw_prompts, uniforms
+from curation.sampling import cluster_probabilities, draw_columns, draw_words, uniforms, write_prompts
 
 SCORES = np.array([[2.0, 1.5, 1.0, 0.5, 0.0]], np.float32)
 CLUSTERS = np.array([[1, 0, 0, 2, -1]], np.int32)
@@ -117,14 +117,15 @@ def test_uniform_numbers_are_uniform_and_independent():
 
 
 CONCEPTS = np.array([["dog", "grass", ""]], object)
-COMMON = {"seed": 0, "epoch": 0, "temperature": 1.0, "templates": ["a photo of a {}.", "art of the {}."]}
+TEMPLATES = ["a photo of a {}.", "art of the {}."]
 
 
-def _texts(mode, k=3, nouns="dog\npark", **changes):
-    return draw_prompts(
-        CONCEPTS, np.array([[2.0, 1.0, 0.0]]), np.array([[0, 1, -1]]), ["a dog in a park"], [nouns], ["k"],
-        k=k, mode=mode, **{**COMMON, **changes},
-    )[0]  # fmt: skip
+def _texts(mode, k=3, nouns="dog\npark", epoch=0):
+    words = draw_words(
+        CONCEPTS, np.array([[2.0, 1.0, 0.0]]), np.array([[0, 1, -1]]), [nouns], ["k"],
+        seed=0, epoch=epoch, k=k, mode=mode, temperature=1.0,
+    )  # fmt: skip
+    return write_prompts(words, ["a dog in a park"], ["k"], seed=0, epoch=epoch, templates=TEMPLATES)[0]
 
 
 def test_texts_of_each_mode():

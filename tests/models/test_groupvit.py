@@ -42,7 +42,7 @@ def test_every_parameter_of_a_preset_learns(name):
     torch.manual_seed(0)
     model = GroupViT(GroupViTConfig.preset(name, image_size=32, patch_size=8)).train()
     captions, prompts = tokens(4, 14, 49408, 0), tokens(8, 9, 49408, 1).unflatten(0, (4, 2))
-    features = model(torch.randn(4, 3, 32, 32), captions, prompts)
+    features = model.project(model.encode(torch.randn(4, 3, 32, 32), captions, prompts))
     caption_scale, prompt_scale = model.scales()
     loss = contrastive_loss(features.image, features.caption, caption_scale)
     (loss + multi_label_loss(features.image, features.prompts, prompt_scale)).backward()
@@ -75,14 +75,14 @@ def test_unknown_preset_names_the_known_ones():
 def test_configuration_survives_plain_types():
     config = GroupViTConfig.preset("demo", drop_path=0.2)
     assert GroupViTConfig.from_dict(config.to_dict()) == config
-    assert all(type(value) in (int, float, bool, list) for value in config.to_dict().values())
+    assert all(type(value) in (int, float, bool, str, list) for value in config.to_dict().values())
 
 
 def test_fifteen_steps_halve_the_loss_on_one_batch():
     model, images, texts = tiny().train(), torch.randn(8, 3, 32, 32), tokens(8, 16, 49408, 0)
     optimiser, losses = torch.optim.AdamW(model.parameters(), lr=2e-3), []
     for _ in range(15):
-        features = model(images, texts)
+        features = model.project(model.encode(images, texts))
         loss = contrastive_loss(features.image, features.caption, model.scales().caption)
         optimiser.zero_grad()
         loss.backward()
@@ -240,19 +240,21 @@ def test_scales_start_at_the_published_temperature_and_stay_under_100():
 def test_captions_and_prompts_share_one_batch_norm():
     model = tiny().train()
     captions, prompts = tokens(4, 14, 49408, 0), tokens(8, 14, 49408, 1)
-    found = model(torch.randn(4, 3, 32, 32), captions, prompts.unflatten(0, (4, 2)))
+    found = model.project(model.encode(torch.randn(4, 3, 32, 32), captions, prompts.unflatten(0, (4, 2))))
     together = model.encode_text(torch.cat([captions, prompts]))
     torch.testing.assert_close(found.caption, together[:4])
     torch.testing.assert_close(found.prompts, together[4:].unflatten(0, (4, 2)))
     shorter = trim(prompts, 1)[:, :14]
-    again = model(torch.randn(4, 3, 32, 32), captions, shorter.unflatten(0, (4, 2)))
+    again = model.project(model.encode(torch.randn(4, 3, 32, 32), captions, shorter.unflatten(0, (4, 2))))
     torch.testing.assert_close(again.prompts, found.prompts)
 
 
 def test_no_prompts_is_none():
     model, captions = tiny().train(), tokens(4, 14, 49408, 0)
     for prompts in (None, torch.zeros(4, 0, 14, dtype=torch.int64)):
-        assert model(torch.randn(4, 3, 32, 32), captions, prompts).prompts is None
+        encoded = model.encode(torch.randn(4, 3, 32, 32), captions, prompts)
+        assert encoded.prompts is None
+        assert model.project(encoded).prompts is None
 
 
 def test_encoding_by_length_gives_what_one_padded_batch_gives(monkeypatch):
@@ -351,7 +353,7 @@ def test_bf16_keeps_assignments_and_loss_near_float32():
     assert all(soft_map.dtype == torch.float32 for soft_map in rough.assignments)
     torch.testing.assert_close(rough.assignments[0], exact.assignments[0], rtol=0, atol=0.02)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = model.train()(images, captions)
+        features = model.train().project(model.encode(images, captions))
         loss = contrastive_loss(features.image, features.caption, model.scales().caption)
     loss.backward()
     assert loss.dtype == torch.float32

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from models.losses import contrastive_loss, multi_label_loss
+from models.losses import REDUCTIONS, Concepts, contrastive_loss, multi_label_loss
 
 F64 = torch.float64
 
@@ -17,23 +18,37 @@ def cosine(a, b):
     return dot / math.sqrt(sum(float(x) ** 2 for x in a)) / math.sqrt(sum(float(y) ** 2 for y in b))
 
 
-def by_formula(image, prompts, scale, reduction):
-    """Both halves by plain loops: image i, prompt k of image j, softmax over everything on the other side."""
+def segment_cosine(segments, text, scale):
+    """Mean over an image's segments, weighted by the softmax of (at most 20) x cosine."""
+    cosines = [cosine(segment, text) for segment in segments]
+    weights = [math.exp(min(scale, 20.0) * value) for value in cosines]
+    return sum(w * value for w, value in zip(weights, cosines, strict=True)) / sum(weights)
+
+
+def by_formula(image, prompts, scale, reduction, named=None, known=None):
+    """Both halves by plain loops: image i, prompt k of image j, softmax over everything on the other side.
+
+    A prompt whose concept another image knows is left out for that image, in both directions.
+    """
     b, k = len(image), prompts.shape[1]
-    image_half = 0.0
+    like = cosine if image.ndim == 2 else lambda i, t: segment_cosine(i, t, scale)
+
+    def mass(i, j, n):
+        spared = i != j and named is not None and named[j][n] != 0 and named[j][n] in known[i]
+        return 0.0 if spared else math.exp(scale * like(image[i], prompts[j, n]))
+
+    image_half = text_half = 0.0
     for i in range(b):
-        weights = [[math.exp(scale * cosine(image[i], prompts[j, n])) for n in range(k)] for j in range(b)]
-        total = sum(sum(row) for row in weights)
-        chances = [weight / total for weight in weights[i]]
+        own = [mass(i, i, n) for n in range(k)]
+        others = sum(mass(i, j, n) for j in range(b) for n in range(k) if j != i)
         if reduction == "log_sum":
-            image_half += -math.log(sum(chances)) / b
+            image_half += -math.log(sum(own) / (sum(own) + others)) / b
+        elif reduction == "mean_log":
+            image_half += -sum(math.log(one / (sum(own) + others)) for one in own) / k / b
         else:
-            image_half += -sum(math.log(chance) for chance in chances) / k / b
-    text_half = 0.0
-    for i in range(b):
+            image_half += -sum(math.log(one / (one + others)) for one in own) / k / b
         for n in range(k):
-            weights = [math.exp(scale * cosine(image[j], prompts[i, n])) for j in range(b)]
-            text_half += -math.log(weights[i] / sum(weights)) / (b * k)
+            text_half += -math.log(own[n] / sum(mass(j, i, n) for j in range(b))) / (b * k)
     return (image_half + text_half) / 2
 
 
@@ -41,6 +56,50 @@ def features(b, k, seed=0, e=5, dtype=F64):
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(b, e, generator=generator, dtype=dtype)
     return image, torch.randn(b, k, e, generator=generator, dtype=dtype) + image[:, None]
+
+
+def segments_and_concepts(b, k, seed=0, groups=3):
+    """Segments (b, G, E), prompts, and few enough concepts that most prompts are known elsewhere; some name none."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    _, prompts = features(b, k, seed)
+    segments = torch.randn(b, groups, prompts.shape[-1], generator=generator, dtype=F64)
+    named = torch.randint(0, 5, (b, k), generator=generator)
+    return segments, prompts, Concepts(named, torch.randint(0, 7, (b, 3), generator=generator))
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("match", ["pooled", "segments"])
+@pytest.mark.parametrize("aware", [False, True])
+@pytest.mark.parametrize("scale", [7.0, 33.0])
+def test_every_option_equals_the_formula_written_as_loops(reduction, match, aware, scale):
+    for b, k, seed in ((1, 2, 0), (4, 1, 1), (6, 3, 2)):
+        segments, prompts, concepts = segments_and_concepts(b, k, seed)
+        image = segments if match == "segments" else segments.mean(dim=1)
+        lists = (concepts.prompts.tolist(), concepts.known.tolist()) if aware else ()
+        found = multi_label_loss(image, prompts, scale, reduction, concepts=concepts if aware else None)
+        assert float(found) == pytest.approx(
+            by_formula(image, prompts, scale, reduction, *lists), rel=1e-11, abs=1e-13
+        )
+
+
+def test_prompts_that_all_others_know_leave_nothing_to_tell_apart_from():
+    image, prompts = features(4, 2)
+    everything = torch.ones(4, 1, dtype=torch.int64)
+    concepts = Concepts(torch.ones(4, 2, dtype=torch.int64), everything)
+    image.requires_grad_()
+    loss = multi_label_loss(image, prompts, 9.0, "each", concepts=concepts)
+    loss.backward()
+    assert float(loss) == 0.0
+    assert not image.grad.any()
+
+
+def test_one_segment_is_the_pooled_image():
+    image, prompts = features(5, 3)
+    for reduction in REDUCTIONS:
+        torch.testing.assert_close(
+            multi_label_loss(image[:, None], prompts, 8.0, reduction),
+            multi_label_loss(image, prompts, 8.0, reduction),
+        )
 
 
 @pytest.mark.parametrize("reduction", ["log_sum", "mean_log"])
@@ -70,15 +129,19 @@ def test_the_two_reductions_differ_where_prompts_differ_and_differ_by_log_k_wher
     assert float(difference) == pytest.approx(0.5 * math.log(3), rel=1e-12)
 
 
-@pytest.mark.parametrize("reduction", ["log_sum", "mean_log"])
-def test_gradients_equal_finite_differences(reduction):
-    image, prompts = features(4, 3)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("match", ["pooled", "segments"])
+@pytest.mark.parametrize("aware", [False, True])
+def test_gradients_equal_finite_differences(reduction, match, aware):
+    segments, prompts, concepts = segments_and_concepts(4, 3)
+    image = segments if match == "segments" else segments.mean(dim=1)
     scale = torch.tensor(6.0, dtype=F64)
     arguments = tuple(t.requires_grad_() for t in (image, prompts, scale))
-    assert torch.autograd.gradcheck(lambda i, p, s: multi_label_loss(i, p, s, reduction), arguments)
+    loss = partial(multi_label_loss, reduction=reduction, concepts=concepts if aware else None)
+    assert torch.autograd.gradcheck(loss, arguments)
 
 
-def ranks_gradient(images, prompts, weight, scale, world, reduction):
+def ranks_gradient(images, prompts, weight, scale, world, reduction, concepts=None):
     """Gradient and loss as `world` ranks would have them: their own backward, then the mean over ranks.
 
     The exchange is played in two passes. First every rank's loss is computed on the gathered values and
@@ -87,7 +150,9 @@ def ranks_gradient(images, prompts, weight, scale, world, reduction):
     """
     rows = len(images) // world
     slices = [slice(r * rows, (r + 1) * rows) for r in range(world)]
-    together = torch.cat([(images @ weight).unsqueeze(1), prompts @ weight], dim=1).detach()
+    parts = images.unsqueeze(1) if images.ndim == 2 else images
+    together = torch.cat([parts @ weight, prompts @ weight], dim=1).detach()
+    numbers = None if concepts is None else torch.cat(concepts, dim=1)
     asked, losses, direct = torch.zeros_like(together), [], []
     for rank, own in enumerate(slices):
         local = weight.detach().clone().requires_grad_()
@@ -95,12 +160,18 @@ def ranks_gradient(images, prompts, weight, scale, world, reduction):
         whole = together.clone().requires_grad_()
 
         def gather(mine, whole=whole, own=own, rank=rank):
+            if mine.dtype == torch.int64:
+                assert torch.equal(mine, numbers[own])
+                return numbers, rank * rows
             torch.testing.assert_close(
                 mine.detach(), torch.nn.functional.normalize(whole[own], dim=-1).detach()
             )
             return torch.nn.functional.normalize(whole, dim=-1), rank * rows
 
-        loss = multi_label_loss(images[own] @ local, prompts[own] @ local, temperature, reduction, gather)
+        shared = None if concepts is None else Concepts(*(part[own] for part in concepts))
+        loss = multi_label_loss(
+            images[own] @ local, prompts[own] @ local, temperature, reduction, gather, shared
+        )
         loss.backward()
         losses.append(loss.detach())
         asked += whole.grad
@@ -108,22 +179,26 @@ def ranks_gradient(images, prompts, weight, scale, world, reduction):
     total, scale_total = torch.zeros_like(weight), torch.zeros_like(scale)
     for rank, own in enumerate(slices):
         local = weight.detach().clone().requires_grad_()
-        sent = torch.cat([(images[own] @ local).unsqueeze(1), prompts[own] @ local], dim=1)
+        sent = torch.cat([parts[own] @ local, prompts[own] @ local], dim=1)
         (through_gather,) = torch.autograd.grad(sent, local, asked[own])
         total += (direct[rank][0] + through_gather) / world
         scale_total += direct[rank][1] / world
     return torch.stack(losses).mean(), total, scale_total
 
 
-@pytest.mark.parametrize("reduction", ["log_sum", "mean_log"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("world", [1, 2, 3, 6])
-def test_mean_over_ranks_equals_one_process(world, reduction):
-    images, prompts = features(6, 3, seed=world)
+@pytest.mark.parametrize("match", ["pooled", "segments, archive-aware"])
+def test_mean_over_ranks_equals_one_process(world, reduction, match):
+    segments, prompts, concepts = segments_and_concepts(6, 3, seed=world)
+    images, concepts = (segments.mean(dim=1), None) if match == "pooled" else (segments, concepts)
     weight = torch.randn(5, 4, generator=torch.Generator().manual_seed(9), dtype=F64).requires_grad_()
     scale = torch.tensor(8.0, dtype=F64, requires_grad=True)
-    alone = multi_label_loss(images @ weight, prompts @ weight, scale, reduction)
+    alone = multi_label_loss(images @ weight, prompts @ weight, scale, reduction, concepts=concepts)
     alone.backward()
-    loss, gradient, scale_gradient = ranks_gradient(images, prompts, weight.detach(), scale, world, reduction)
+    loss, gradient, scale_gradient = ranks_gradient(
+        images, prompts, weight.detach(), scale, world, reduction, concepts
+    )
     torch.testing.assert_close(loss, alone.detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, weight.grad, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(scale_gradient, scale.grad, rtol=1e-10, atol=1e-12)
@@ -169,7 +244,8 @@ def test_half_precision_features_under_autocast_are_compared_in_float32():
 
 
 @pytest.mark.parametrize(
-    ("image", "prompts"), [((4, 5), (3, 2, 5)), ((4, 5), (4, 5)), ((4, 5), (4, 0, 5)), ((4, 2, 5), (4, 2, 5))]
+    ("image", "prompts"),
+    [((4, 5), (3, 2, 5)), ((4, 5), (4, 5)), ((4, 5), (4, 0, 5)), ((4, 2, 2, 5), (4, 2, 5))],
 )
 def test_shapes_that_do_not_fit_are_refused(image, prompts):
     with pytest.raises(ValueError, match="expected"):
@@ -177,5 +253,5 @@ def test_shapes_that_do_not_fit_are_refused(image, prompts):
 
 
 def test_an_unknown_reduction_is_refused():
-    with pytest.raises(ValueError, match="log_sum or mean_log"):
+    with pytest.raises(ValueError, match="log_sum, mean_log, each"):
         multi_label_loss(*features(2, 2), 1.0, "sum")

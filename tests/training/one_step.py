@@ -11,6 +11,7 @@ import sys
 import torch
 
 from models.groupvit import GroupViT, GroupViTConfig
+from models.losses import Concepts
 from models.projector import replace_batch_norms
 from training import distributed
 from training.recipe import GradientBuffer
@@ -18,7 +19,9 @@ from training.step import LossOptions, OnDevice, accumulate_gradients
 from training.sync_norm import SyncBatchNorm
 
 
-def main(out: str, counts: list[int], pieces: int, reduction: str, prompts: bool, dtype: torch.dtype) -> None:
+def main(
+    out: str, counts: list[int], pieces: int, reduction: str, match: str, texts_are: str, dtype: torch.dtype
+) -> None:
     distributed.start()
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -33,8 +36,14 @@ def main(out: str, counts: list[int], pieces: int, reduction: str, prompts: bool
     texts[:, :, 9] = 49407  # the end token
     first = sum(counts[: distributed.rank()])
     own = slice(first, first + counts[distributed.rank()])
-    batch = OnDevice(images[own], texts[own, 0], texts[own, 1:] if prompts else None)
-    options = LossOptions(reduction, 1.0, bf16=False, pieces=pieces)
+    # few concepts, so that most prompts are known to some other image; 0 is a caption in a prompt's place
+    named = torch.randint(0, 6, (total, 3), generator=source)
+    known = torch.cat([named, torch.randint(1, 8, (total, 2), generator=source)], dim=1)
+    concepts = Concepts(named[own], known[own]) if texts_are == "concepts" else None
+    batch = OnDevice(
+        images[own], texts[own, 0], texts[own, 1:] if texts_are != "captions" else None, concepts
+    )
+    options = LossOptions(reduction, match=match, pieces=pieces)
     generator = torch.Generator().manual_seed(5)
     losses, sound = accumulate_gradients(model, batch, counts, options, generator)
     buffer.scalars.copy_(losses)
@@ -58,6 +67,7 @@ if __name__ == "__main__":
         json.loads(sys.argv[2]),
         int(sys.argv[3]),
         sys.argv[4],
-        sys.argv[5] == "prompts",
-        getattr(torch, sys.argv[6]),
+        sys.argv[5],
+        sys.argv[6],
+        getattr(torch, sys.argv[7]),
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from spark_jobs.export_training import training_schema
+from training.batches import Batch, BatchMaker, BatchOptions
 
 ARCHIVE = 5
 
@@ -24,6 +25,14 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=90, **options)
     return buffer.getvalue()
+
+
+def make_batches(
+    tables: Iterable[pa.Table | pa.RecordBatch], options: BatchOptions, epoch: int
+) -> Iterator[Batch]:
+    """Batches of one epoch by processes of its own."""
+    with BatchMaker(options) as maker:
+        yield from maker.batches(tables, epoch)
 
 
 def rows(count: int, images: list[bytes] | None = None) -> pa.Table:

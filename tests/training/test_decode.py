@@ -20,10 +20,10 @@ from PIL import Image
 
 from configs.errors import UserError
 from models.pixels import MEAN, STD
-from tests.training.rows import jpeg, picture, rows, split
+from tests.training.rows import jpeg, make_batches, picture, rows, split
 from tests.training.stuck import StuckOptions
 from training.augment import AugmentOptions
-from training.batches import BatchMaker, BatchOptions, make_batches
+from training.batches import BatchMaker, BatchOptions
 from training.decode import MAX_PIXELS, DecodePool, Undecodable, open_rgb
 
 ROWS = 61

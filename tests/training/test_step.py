@@ -19,11 +19,12 @@ def step(
     counts: list[int],
     pieces: int = 1,
     reduction: str = "log_sum",
+    match: str = "pooled",
     texts: str = "prompts",
     dtype: str = "float64",
 ) -> dict:
-    out = folder / f"{len(counts)}-{pieces}-{reduction}-{texts}-{dtype}.pt"
-    arguments = [str(out), json.dumps(counts), str(pieces), reduction, texts, dtype]
+    out = folder / f"{len(counts)}-{pieces}-{reduction}-{match}-{texts}-{dtype}.pt"
+    arguments = [str(out), json.dumps(counts), str(pieces), reduction, match, texts, dtype]
     launcher = horovodrun(len(counts)) if len(counts) > 1 else []
     done = run([*launcher, sys.executable, "-m", "tests.training.one_step", *arguments])
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
@@ -60,8 +61,27 @@ def test_single_precision_differs_by_rounding_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_mean_of_logs_and_captions_alone_over_processes(tmp_path: Path) -> None:
     for reduction, texts in (("mean_log", "prompts"), ("log_sum", "captions")):
-        together = step(tmp_path, [7, 5], 1, reduction, texts)
-        assert_same(together, step(tmp_path, [12], 1, reduction, texts))
+        together = step(tmp_path, [7, 5], 1, reduction, "pooled", texts)
+        assert_same(together, step(tmp_path, [12], 1, reduction, "pooled", texts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reduction", "match", "texts"),
+    [
+        ("each", "both", "concepts"),
+        ("log_sum", "segments", "concepts"),
+        ("each", "pooled", "prompts"),
+        ("mean_log", "both", "prompts"),
+    ],
+)
+def test_options_of_the_loss_over_processes_and_in_pieces(
+    tmp_path: Path, alone: dict, reduction: str, match: str, texts: str
+) -> None:
+    whole = step(tmp_path, [12], 1, reduction, match, texts)
+    assert (whole["gradients"] - alone["gradients"]).norm() > 0.05 * alone["gradients"].norm()
+    for counts, pieces in (([7, 5], 1), ([4, 3, 5], 2), ([12], 3)):
+        assert_same(step(tmp_path, counts, pieces, reduction, match, texts), whole)
 
 
 def test_the_step_equals_the_models_own_forward_and_losses(alone: dict) -> None:
@@ -71,7 +91,7 @@ def test_the_step_equals_the_models_own_forward_and_losses(alone: dict) -> None:
     images = torch.randn(12, 3, 32, 32, generator=source).double()
     texts = torch.randint(1, 40000, (12, 4, 16), generator=source)
     texts[:, :, 9] = 49407
-    found = model(images, texts[:, 0], texts[:, 1:])
+    found = model.project(model.encode(images, texts[:, 0], texts[:, 1:]))
     scales = model.scales()
     caption = contrastive_loss(found.image, found.caption, scales.caption)
     prompt = multi_label_loss(found.image, found.prompts, scales.prompts)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,9 +10,18 @@ from open_clip.tokenizer import SimpleTokenizer
 
 from configs.errors import UserError
 from models.templates import PROMPT_TEMPLATES
-from tests.training.rows import ARCHIVE, rows, split
-from training.batches import BatchMaker, BatchOptions, make_batches
-from training.texts import caption_tokens, fixed_lists, prompt_texts, prompt_tokens
+from tests.training.rows import ARCHIVE, make_batches, rows, split
+from training.batches import BatchMaker, BatchOptions
+from training.texts import (
+    MOST_NOUNS,
+    Draws,
+    caption_tokens,
+    concept_number,
+    draw_prompts,
+    fixed_lists,
+    prompt_texts,
+    prompt_words,
+)
 
 ROWS, K = 40, 3
 
@@ -21,7 +32,8 @@ def table() -> pa.Table:
 
 
 def drawn(table: pa.Table, sampling: str, epoch: int = 0, seed: int = 1) -> list[list[str]]:
-    return prompt_texts(table, epoch, sampling=sampling, prompts=K, temperature=1.0, seed=seed)
+    draws = Draws(sampling, K, seed=seed)
+    return prompt_texts(table, prompt_words(table, epoch, draws), epoch, draws)
 
 
 def fillings(text: str, words: list[str]) -> list[str]:
@@ -65,9 +77,7 @@ def test_tokens_are_open_clips(table):
     captions = caption_tokens(table, 77)
     assert torch.equal(captions, reference(table.column("caption").to_pylist())[:, : captions.shape[1]])
     assert captions.shape[1] < 24  # cut behind the longest
-    prompts = prompt_tokens(
-        table, 4, sampling="cluster", prompts=K, temperature=1.0, seed=1, context_length=77
-    )
+    prompts = draw_prompts(table, 4, Draws("cluster", K, seed=1), 77).tokens
     texts = [text for texts in drawn(table, "cluster", epoch=4) for text in texts]
     expected = reference(texts).reshape(ROWS, K, 77)
     assert torch.equal(prompts, expected[:, :, : prompts.shape[2]])
@@ -76,7 +86,7 @@ def test_tokens_are_open_clips(table):
 
 @pytest.mark.parametrize(("sampling", "prompts"), [("none", 3), ("cluster", 0)])
 def test_without_prompts_there_is_none(table, sampling, prompts):
-    options = BatchOptions(image_size=8, sampling=sampling, prompts=prompts, augment="light")
+    options = BatchOptions(image_size=8, draws=Draws(sampling, prompts), augment="light")
     (batch,) = make_batches([table], options, 0)
     assert batch.prompts is None
     assert batch.captions.shape[0] == ROWS
@@ -84,11 +94,11 @@ def test_without_prompts_there_is_none(table, sampling, prompts):
 
 def test_texts_are_the_same_whatever_the_workers_and_batches(table):
     def captions_and_prompts(workers: int, size: int) -> list[tuple[list[int], list[int]]]:
-        options = BatchOptions(image_size=8, workers=workers, augment="none", seed=3)
+        options = BatchOptions(image_size=8, workers=workers, augment="none", seed=3, draws=Draws(seed=3))
         return [
             ([t for t in caption.tolist() if t], [t for t in prompts.flatten().tolist() if t])
             for batch in make_batches(split(table, size), options, 2)
-            for caption, prompts in zip(batch.captions, batch.prompts, strict=True)
+            for caption, prompts in zip(batch.captions, batch.prompts.tokens, strict=True)
         ]
 
     assert captions_and_prompts(2, 9) == captions_and_prompts(0, 40)
@@ -96,7 +106,7 @@ def test_texts_are_the_same_whatever_the_workers_and_batches(table):
 
 def test_baseline_and_cocu_see_the_same_pixels(table):
     def images(sampling: str) -> torch.Tensor:
-        options = BatchOptions(image_size=16, sampling=sampling, augment="recipe")
+        options = BatchOptions(image_size=16, draws=Draws(sampling), augment="recipe")
         return torch.cat([batch.images for batch in make_batches(split(table, 10), options, 0)])
 
     assert torch.equal(images("cluster"), images("caption-nouns"))
@@ -147,20 +157,58 @@ def test_a_missing_column_is_named(table):
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "says"),
     [
-        {"augment": "heavy"},
-        {"sampling": "bottom"},
-        {"bad_images": "ignore"},
-        {"image_size": 0},
-        {"prompts": -1},
-        {"workers": -1},
-        {"prefetch": 0},
-        {"context_length": 2},
-        {"temperature": 0.0},
-        {"temperature": float("nan")},
+        ({"augment": "heavy"}, "train.augment='heavy'"),
+        ({"draws": Draws("bottom")}, "train.sampling='bottom'"),
+        ({"draws": Draws(negatives="none")}, "train.negatives='none'"),
+        ({"bad_images": "ignore"}, "train.bad_images='ignore'"),
+        ({"image_size": 0}, "train.model_options.image_size=0"),
+        ({"draws": Draws(prompts=-1)}, "train.prompts=-1"),
+        ({"workers": -1}, "train.workers=-1"),
+        ({"prefetch": 0}, "train.prefetch=0"),
+        ({"context_length": 2}, "train.model_options.context_length=2"),
+        ({"draws": Draws(temperature=0.0)}, "train.temperature=0.0"),
+        ({"draws": Draws(temperature=float("nan"))}, "train.temperature=nan"),
     ],
 )
-def test_options_that_cannot_be_are_refused_by_name(wrong):
-    with pytest.raises(UserError, match=f"{next(iter(wrong))}="):
+def test_options_that_cannot_be_are_refused_by_name(wrong, says):
+    with pytest.raises(UserError, match=says):
         BatchMaker(BatchOptions(**wrong))
+
+
+def test_concepts_of_a_row_are_its_prompts_its_archive_and_its_captions_nouns(table):
+    known = draw_prompts(table, 0, Draws("cluster", K, seed=1, negatives="archive"), 77).concepts
+    words = prompt_words(table, 0, Draws("cluster", K, seed=1))
+    assert known.prompts.tolist() == [[concept_number(word) for word in row] for row in words]
+    for row, numbers in zip(table.to_pylist(), known.known.tolist(), strict=True):
+        shown = [*row["archive_concepts"], *row["caption_nouns"].split("\n")]
+        assert set(numbers) - {0} == {concept_number(word) for word in shown if word}
+        assert len(numbers) == K + ARCHIVE + MOST_NOUNS
+
+
+def test_the_same_concept_alone_and_no_concepts_at_all(table):
+    same = draw_prompts(table, 0, Draws("top", K, negatives="same-concept"), 77).concepts
+    assert torch.equal(same.known, same.prompts)
+    assert draw_prompts(table, 0, Draws("top", K), 77).concepts is None
+
+
+def test_a_captions_nouns_are_known_up_to_the_longest_list(table):
+    many = [f"noun {number}" for number in range(MOST_NOUNS + 5)]
+    row = replaced(table, "caption_nouns", pa.array(["\n".join(many)] * ROWS)).slice(0, 1)
+    known = draw_prompts(row, 0, Draws("top", K, negatives="archive"), 77).concepts.known[0].tolist()
+    assert [word for word in many if concept_number(word) in known] == many[:MOST_NOUNS]
+
+
+def test_concept_numbers_are_the_texts_own():
+    words = [f"word {number}" for number in range(5000)]
+    numbers = [concept_number(word) for word in words]
+    assert len(set(numbers)) == 5000
+    assert min(numbers) > 0
+    assert max(numbers) < 1 << 63
+    # blake2b of "dog" with 8 bytes, its highest 63 bits: other processes and versions must say the same
+    assert (
+        concept_number("dog")
+        == int.from_bytes(hashlib.blake2b(b"dog", digest_size=8).digest(), "little") // 2
+    )
+    assert concept_number("") == 0
