@@ -11,58 +11,26 @@ ranks or of workers. The order of batches is that of the tables.
 
 from __future__ import annotations
 
-import math
-import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 import pyarrow as pa
 import torch
 
 from configs.errors import UserError
-from curation.sampling import MODES
 from models.pixels import MEAN, STD
 from training import texts
-from training.augment import KINDS, Augmenter, AugmentOptions
+from training.augment import Augmenter, AugmentOptions
+from training.batch_options import BatchOptions, check_options
+from training.batch_queue import BoundedQueue, closed_after
 from training.decode import CHUNK, Bad, DecodePool, decode_rows
-from training.texts import NEGATIVES, Draws, Prompts
+from training.texts import Prompts
 
 __all__ = ["Batch", "BatchMaker", "BatchOptions"]
-
-
-_Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True)
-class BatchOptions:
-    """How rows become batches; checked by :class:`BatchMaker`.
-
-    Attributes:
-        image_size: side of the square images, pixels.
-        draws: which prompts (``training.texts``).
-        seed: of augmentation.
-        context_length: most tokens a text keeps.
-        augment: recipe | light | none (``training.augment``).
-        workers: decoding processes; 0: decode in the calling thread.
-        prefetch: batches prepared ahead of the one that is asked for.
-        bad_images: stop | replace (grey, named in ``Batch.bad``).
-        pin: put the images into pinned memory, for copies to a GPU beside its work.
-    """
-
-    image_size: int = 224
-    draws: Draws = Draws()
-    seed: int = 0
-    context_length: int = 77
-    augment: str = "recipe"
-    workers: int = 0
-    prefetch: int = 4
-    bad_images: str = "stop"
-    pin: bool = False
 
 
 @dataclass
@@ -89,7 +57,7 @@ class BatchMaker:
 
     def __init__(self, options: BatchOptions) -> None:
         """Raises UserError for an option that cannot be."""
-        _check(options)
+        check_options(options)
         self.options = options
         self._augment = AugmentOptions(options.augment, options.image_size, options.seed, MEAN, STD)
         self._pool: DecodePool | None = None
@@ -110,13 +78,13 @@ class BatchMaker:
         """
         if self.options.workers == 0:
             augmenter = Augmenter(self._augment)
-            with _closed_after(iter(tables)) as iterator:
+            with closed_after(iter(tables)) as iterator:
                 for table in iterator:
                     yield self._begin(table, epoch, augmenter).finish()
             return
         if self._pool is None:
             self._pool = DecodePool(self._augment, self.options.workers)
-        begun = _Begun(self.options.prefetch)
+        begun: BoundedQueue[_Unfinished] = BoundedQueue(self.options.prefetch)
         arguments = (tables, epoch, self._pool, begun)
         thread = threading.Thread(target=self._begin_all, args=arguments, daemon=True, name="batches")
         thread.start()
@@ -144,10 +112,14 @@ class BatchMaker:
         self.close()
 
     def _begin_all(
-        self, tables: Iterable[pa.Table | pa.RecordBatch], epoch: int, pool: DecodePool, begun: _Begun
+        self,
+        tables: Iterable[pa.Table | pa.RecordBatch],
+        epoch: int,
+        pool: DecodePool,
+        begun: BoundedQueue[_Unfinished],
     ) -> None:
         try:
-            with _closed_after(iter(tables)) as iterator:
+            with closed_after(iter(tables)) as iterator:
                 while begun.has_room() and (table := next(iterator, None)) is not None:
                     begun.put(self._begin(table, epoch, pool))
             begun.put(None)
@@ -211,78 +183,10 @@ class _Unfinished:
         return self.batch
 
 
-class _Begun:
-    """Unfinished batches in order, never more than ``limit``; or the error that ended them."""
-
-    def __init__(self, limit: int) -> None:
-        self._room = threading.Semaphore(limit)
-        self._queue: queue.SimpleQueue[_Unfinished | BaseException | None] = queue.SimpleQueue()
-        self._stopped = False
-
-    def has_room(self) -> bool:
-        """Wait until a batch may be begun; False if none is wanted any more."""
-        self._room.acquire()
-        return not self._stopped
-
-    def put(self, item: _Unfinished | BaseException | None) -> None:
-        self._queue.put(item)
-
-    def take(self) -> _Unfinished | None:
-        """The next one; None after the last."""
-        item = self._queue.get()
-        self._room.release()
-        if isinstance(item, BaseException):
-            raise item
-        return item
-
-    def stop(self) -> None:
-        """No more are wanted."""
-        self._stopped = True
-        self._room.release()
-
-
-@contextmanager
-def _closed_after(iterator: Iterator[_Item]) -> Iterator[Iterator[_Item]]:
-    """Closes a generator in the thread that runs it; other iterators have nothing to close."""
-    try:
-        yield iterator
-    finally:
-        if isinstance(iterator, Generator):
-            iterator.close()
-
-
 def _done(bad: Bad) -> Future[Bad]:
     future: Future[Bad] = Future()
     future.set_result(bad)
     return future
-
-
-_OPTIONS = {
-    "image_size": "train.model_options.image_size",
-    "context_length": "train.model_options.context_length",
-}
-
-
-def _check(options: BatchOptions) -> None:
-    draws = options.draws
-    choices = {
-        "augment": (options.augment, KINDS),
-        "sampling": (draws.sampling, MODES),
-        "negatives": (draws.negatives, NEGATIVES),
-        "bad_images": (options.bad_images, ("stop", "replace")),
-    }
-    for name, (value, allowed) in choices.items():
-        if value not in allowed:
-            raise UserError(f"train.{name}={value!r}: write one of {', '.join(allowed)}")
-    least = {"image_size": 1, "context_length": 3, "workers": 0, "prefetch": 1}
-    for name, bound in least.items():
-        value = getattr(options, name)
-        if value < bound:
-            raise UserError(f"{_OPTIONS.get(name, f'train.{name}')}={value}: write {bound} or more")
-    if draws.prompts < 0:
-        raise UserError(f"train.prompts={draws.prompts}: write 0 or more")
-    if not (math.isfinite(draws.temperature) and draws.temperature > 0):
-        raise UserError(f"train.temperature={draws.temperature}: write a number above 0")
 
 
 def _check_columns(table: pa.Table | pa.RecordBatch) -> None:

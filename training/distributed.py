@@ -51,11 +51,6 @@ def start() -> None:
     _HOROVOD = horovod
 
 
-def horovod() -> Any:
-    """Horovod's torch module, once :func:`start` has joined; None for a single process."""
-    return _HOROVOD
-
-
 def rank() -> int:
     """This process among all, from 0."""
     return _HOROVOD.rank() if _HOROVOD is not None else 0

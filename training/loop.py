@@ -8,7 +8,6 @@ fused optimiser skips it by its ``found_inf`` flag, which every rank sets alike 
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
 from models.groupvit import GroupViT
@@ -30,6 +28,7 @@ from training.pictures import grouping_picture
 from training.plan import EpochPlan
 from training.progress import Progress
 from training.recipe import GradientBuffer, learning_rate
+from training.skipped_steps import judge_steps
 from training.step import LossOptions, OnDevice, accumulate_gradients
 from training.stream import rank_tables
 from training.telemetry import Telemetry
@@ -212,7 +211,7 @@ def _read_pending(run: Run, rate: float, epoch: float) -> None:
     progress = run.progress
     progress.loss_sum += float(good[:, 0].sum())
     progress.loss_steps += len(good)
-    _judge(run, values[:, 4] != 0, pending)
+    judge_steps(run.folder, run.config.train, progress, values[:, 4] != 0, pending.suspects, pending.keys)
     if run.telemetry is None or not len(good):
         return
     scales = run.model.scales()
@@ -229,45 +228,6 @@ def _read_pending(run: Run, rate: float, epoch: float) -> None:
         progress.rows,
         pending.waited,
     )  # fmt: skip
-
-
-def _judge(run: Run, skipped: np.ndarray, pending: Pending) -> None:
-    """Count the skipped steps and name their rows.
-
-    Raises:
-        UserError: ``nonfinite`` is stop, or too many steps in a row were skipped.
-    """
-    options, progress = run.config.train, run.progress
-    first_step = progress.global_step - len(skipped) + 1
-    for place, bad in enumerate(skipped.tolist()):
-        progress.skipped_in_row = progress.skipped_in_row + 1 if bad else 0
-        if not bad:
-            continue
-        progress.skipped += 1
-        suspects = pending.suspects[place].cpu().tolist()
-        keys = [key for key, suspect in zip(pending.keys[place], suspects, strict=True) if suspect]
-        keys = keys or pending.keys[place]
-        _report_skip(run, first_step + place, keys)
-        if options.nonfinite == "stop" or progress.skipped_in_row >= options.max_skipped:
-            raise UserError(
-                f"step {first_step + place}: the loss or its gradient is no number (on rank {distributed.rank()}: rows "
-                f"{', '.join(keys[:5])}{', ...' if len(keys) > 5 else ''}; all in {_skip_file(run)}); lower train.lr, set "
-                "train.precision=fp32, or go on from an earlier checkpoint with train.resume"
-            )
-
-
-def _skip_file(run: Run) -> Path:
-    return run.folder / f"skipped-rank{distributed.rank()}.jsonl"
-
-
-def _report_skip(run: Run, step: int, keys: list[str]) -> None:
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with _skip_file(run).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"step": step, "keys": keys}) + "\n")
-    if distributed.rank() == 0:
-        print(
-            f"step {step}: skipped, its loss or gradient is no number; rows in {_skip_file(run)}", flush=True
-        )
 
 
 def save(run: Run, ended: bool = False) -> None:

@@ -36,7 +36,6 @@ class Progress:
     """mean loss of each completed epoch"""
     loss_sum: float = 0.0
     loss_steps: int = 0
-    seconds: float = 0.0
 
     def settle(self, size: int, batch: int) -> None:
         """Go on with ``size`` processes of ``batch`` rows: close the stretch if that is another number."""
@@ -64,5 +63,6 @@ class Progress:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Progress:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**{**values, "stretches": [Stretch(**entry) for entry in values["stretches"]]})
+        """The inverse of :meth:`to_dict`; what an earlier version also noted is left out."""
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        return cls(**{**known, "stretches": [Stretch(**entry) for entry in values["stretches"]]})

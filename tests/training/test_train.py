@@ -197,7 +197,8 @@ def test_wrong_checkpoints(workspace: Path, calm: Path, tmp_path: Path) -> None:
     last = tmp_path / "out" / "last.pt"
     command = train_command(workspace, f"train.output={tmp_path / 'out'}", "train.epochs=4")
     fails([*command, "train.seed=5"], "train.seed was 0 and is now 5", "train.resume=never")
-    fails([*command, "train.model=demo"], "is of a model of another size")
+    fails([*command, "train.model=demo"], "is of another model (assign_centred was False and is now True)")
+    fails([*command, "train.match=both"], "train.match was 'pooled' and is now 'both'")
     whole = last.read_bytes()
     last.write_bytes(whole[: len(whole) // 2])
     fails(command, str(last), "truncated or not a weight file")
@@ -211,6 +212,51 @@ def test_wrong_checkpoints(workspace: Path, calm: Path, tmp_path: Path) -> None:
         train_command(other, f"train.output={tmp_path / 'out'}", "train.epochs=4"),
         "was trained on a training set of another configuration", "fedcba654321",
     )  # fmt: skip
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(workspace: Path, calm: Path, tmp_path: Path) -> None:
+    """Options that it does not know were trained by their defaults, and notes that nobody reads now do no harm."""
+    content = torch.load(calm / "last.pt", weights_only=True)
+    for name in ("model_options", "negatives", "match"):
+        del content["configuration"]["train"][name]
+    for name in ("stem", "assign_gain", "assign_centred"):
+        del content["config"][name]
+    content["progress"]["seconds"] = 12.5
+    torch.save(content, tmp_path / "last.pt")
+    done = run(train_command(workspace, f"train.output={tmp_path}", "train.epochs=4"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 4
+
+
+def test_options_of_model_and_losses_train(workspace: Path, tmp_path: Path) -> None:
+    options = ["train.negatives=archive", "train.match=both", "train.reduction=each", "train.epochs=2"]
+    options += [
+        "train.model_options={stem: convolution, assign_gain: 1.5, depths: [1, 1], group_tokens: [5, 0]}"
+    ]
+    done = run(train_command(workspace, f"train.output={tmp_path}", *options))
+    assert done.returncode == 0, done.stderr
+    losses = json.loads((tmp_path / "summary.json").read_text())["losses"]
+    assert losses[1] < losses[0]
+    model, _ = load_model(tmp_path / "last.pt")
+    assert model.config.stem == "convolution"
+    assert model.config.group_tokens == (5, 0)
+    assert "image_encoder.embedding.projection.halvings.0.weight" in model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("train.model_options.stemm=linear", "train.model_options has no entry 'stemm'; did you mean stem"),
+        ("train.model_options.width=wide", "train.model_options.width='wide': write a whole number"),
+        ("train.model_options.depths=3", "train.model_options.depths=3: write a list of whole numbers"),
+        ("train.model_options.stem=round", "stem='round': write linear or convolution"),
+        ("train.model_options.assign_gain=-1", "assign_gain=-1"),
+        ("train.negatives=none", "train.negatives is 'none'; it must be one of all, same-concept, archive"),
+        ("train.match=token", "train.match is 'token'; it must be one of pooled, segments, both"),
+    ],
+)
+def test_wrong_options_of_model_and_losses_are_one_line(workspace: Path, option: str, says: str) -> None:
+    fails(train_command(workspace, option), says)
 
 
 @pytest.mark.slow

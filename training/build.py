@@ -1,0 +1,180 @@
+"""A training process put together: model, optimiser, buffers, batches; resumed where that is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.errors import UserError
+from configs.loading import to_plain
+from configs.schema import CocuConfig
+from models.groupvit import GroupViT, GroupViTConfig
+from models.projector import replace_batch_norms
+from models.weights import load_model
+from training import distributed
+from training.batch_options import BatchOptions
+from training.batches import BatchMaker
+from training.checkpoints import find_resume, load_training
+from training.loop import Run
+from training.progress import Progress
+from training.readers import read_groups
+from training.recipe import GradientBuffer, build_optimiser
+from training.step import LossOptions
+from training.sync_norm import SyncBatchNorm
+from training.texts import Draws
+from training.training_set import COLUMNS, TrainingSet
+
+__all__ = ["build", "model_changes", "state_tensors", "use_bf16"]
+
+
+def build(config: CocuConfig, data: TrainingSet) -> Run:
+    """Model, optimiser, buffers, decoding processes; resumed where ``train.resume`` says so."""
+    options = config.train
+    device = _device(options.device)
+    if device.type == "cpu":
+        torch.set_num_threads(options.threads or _cores())
+    torch.manual_seed(options.seed)
+    model = _model(config)
+    if distributed.launched():
+        replace_batch_norms(model, SyncBatchNorm)
+    model.to(device)
+    optimiser = build_optimiser(model, options)
+    folder = Path(options.output or f"{config.workspace}/training").resolve()
+    progress = Progress()
+    found = find_resume(options.resume, folder) if distributed.rank() == 0 else None
+    if found is not None:
+        parts = load_training(found, model, optimiser, to_plain(config), data.recipe)
+        progress = Progress.from_dict(parts["progress"])
+        print(f"going on from {found}: epoch {progress.epoch}, step {progress.global_step:,}", flush=True)
+    if (
+        not distributed.elastic()
+    ):  # there rank 0's state is handed out when training starts, also to late joiners
+        progress = Progress.from_dict(distributed.broadcast(progress.to_dict()))
+        distributed.broadcast_tensors(state_tensors(model, optimiser))
+    if options.compile:
+        model.compile_layers()
+    return Run(
+        config=config,
+        folder=folder,
+        data=data,
+        model=model,
+        optimiser=optimiser,
+        buffer=GradientBuffer(model, scalars=3),
+        options=LossOptions(
+            options.reduction,  # type: ignore[arg-type]
+            options.multi_label_weight,
+            options.match,
+            use_bf16(options.precision, device),
+            options.accumulate,
+        ),
+        maker=BatchMaker(_batch_options(config, model.config, device)),
+        samples=_samples(config, data, model.config),
+        progress=progress,
+    )
+
+
+def _model(config: CocuConfig) -> GroupViT:
+    wanted = GroupViTConfig.preset(config.train.model, **model_changes(config.train.model_options))
+    if not config.train.init:
+        return GroupViT(wanted)
+    model, _ = load_model(config.train.init)
+    if model.config != wanted:
+        raise UserError(
+            f"train.init={config.train.init}: its sizes are not those of train.model={config.train.model} and "
+            "train.model_options; write those it was made with"
+        )
+    return model
+
+
+def model_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """``train.model_options`` as the preset takes them.
+
+    Raises:
+        UserError: a name that GroupViT's configuration does not have, or a value of another type.
+    """
+    types = {entry.name: type(getattr(GroupViTConfig(), entry.name)) for entry in fields(GroupViTConfig)}
+    for name, value in options.items():
+        if name not in types:
+            near = difflib.get_close_matches(name, types, n=1)
+            hint = f"did you mean {near[0]}" if near else f"known: {', '.join(types)}"
+            raise UserError(f"train.model_options has no entry {name!r}; {hint}")
+        wanted = types[name]
+        accepted = {float: (int, float), tuple: (list, tuple)}.get(wanted, wanted)
+        if not isinstance(value, accepted) or (isinstance(value, bool) and wanted is not bool):
+            raise UserError(f"train.model_options.{name}={value!r}: write {_KINDS[wanted]}")
+    return dict(options)
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+    tuple: "a list of whole numbers",
+}
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("train.device=cuda: torch sees no GPU here; write train.device=auto or cpu")
+    cards, number = torch.cuda.device_count(), distributed.local_rank()
+    if distributed.local_size() > cards:
+        raise UserError(
+            f"{distributed.local_size()} processes on this host have {cards} GPUs (CUDA_VISIBLE_DEVICES counts); start "
+            f"at most {cards} here, or write train.device=cpu"
+        )
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
+
+
+def _cores() -> int:
+    """This process' share of the host's cores."""
+    return max(1, len(os.sched_getaffinity(0)) // distributed.local_size())
+
+
+def use_bf16(precision: str, device: torch.device) -> bool:
+    """``auto``: where the device multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
+    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
+    return precision == "bf16" or (precision == "auto" and fast)
+
+
+def _batch_options(config: CocuConfig, sizes: GroupViTConfig, device: torch.device) -> BatchOptions:
+    options = config.train
+    workers = options.workers
+    if workers < 0:  # on a GPU the cores have nothing else to do; on a CPU the step itself needs them
+        workers = max(1, _cores() - 1) if device.type == "cuda" else 1
+    return BatchOptions(
+        image_size=sizes.image_size,
+        draws=Draws(options.sampling, options.prompts, options.temperature, options.seed, options.negatives),
+        seed=options.seed,
+        context_length=sizes.context_length,
+        augment=options.augment,
+        workers=workers,
+        prefetch=options.prefetch,
+        bad_images=options.bad_images,
+        pin=device.type == "cuda",
+    )
+
+
+def _samples(config: CocuConfig, data: TrainingSet, sizes: GroupViTConfig) -> torch.Tensor:
+    """The first pictures of the table, as the model takes them."""
+    count = config.train.pictures
+    if count <= 0:
+        return torch.empty(0)
+    table = next(read_groups("arrow", data.groups[:1], COLUMNS)).slice(0, count)
+    options = BatchOptions(sizes.image_size, Draws("none"), augment="none", bad_images="replace")
+    with BatchMaker(options) as maker:
+        return next(maker.batches([table], 0)).images
+
+
+def state_tensors(model: GroupViT, optimiser: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """All tensors that must be equal on all ranks."""
+    states = [tensor for state in optimiser.state.values() for tensor in state.values()]
+    return [*model.state_dict().values(), *states]
