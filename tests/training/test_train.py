@@ -122,7 +122,7 @@ def kill_after(command: list[str], file: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 600
     while not file.exists() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
