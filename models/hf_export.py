@@ -51,17 +51,17 @@ def save_hf_groupvit(folder: str | Path, model: GroupViT, facts: Mapping[str, An
         facts: what the weight file holds beside the model; a checkpoint's progress goes into the card.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: nothing can be written there; the model has what HF's does not (see :func:`hf_config`).
     """
     from safetensors.torch import save_file
 
-    place = Path(folder)
+    place, described = Path(folder), hf_config(model.config)
     tensors = {name: value.contiguous() for name, value in hf_state_dict(model.state_dict()).items()}
     try:
         place.mkdir(parents=True, exist_ok=True)
         save_file(tensors, place / "model.safetensors", metadata={"format": "pt"})
         scale = model.multi_label_logit_scale.item()
-        _write_json(place / "config.json", {**hf_config(model.config), MULTI_LABEL_KEY: scale})
+        _write_json(place / "config.json", {**described, MULTI_LABEL_KEY: scale})
         _write_json(place / "preprocessor_config.json", _preprocessor(model.config))
         (place / "README.md").write_text(_card(model, facts or {}), encoding="utf-8")
     except OSError as error:
@@ -71,7 +71,17 @@ def save_hf_groupvit(folder: str | Path, model: GroupViT, facts: Mapping[str, An
 
 
 def hf_config(config: GroupViTConfig) -> dict[str, Any]:
-    """What HF's config.json says of such a model."""
+    """What HF's config.json says of such a model.
+
+    Raises:
+        UserError: the model has what HF's GroupViT does not.
+    """
+    for name, value in {"stem": "linear", "assign_centred": False}.items():
+        if getattr(config, name) != value:
+            raise UserError(
+                f"{name}={getattr(config, name)}: Hugging Face's GroupViT has no such part; only models of "
+                f"{name}={value} can be written as its folders"
+            )
     tokens, vocabulary = list(config.group_tokens), config.vocab_size
     text = {
         "vocab_size": vocabulary, "hidden_size": config.text_width, "intermediate_size": 4 * config.text_width,

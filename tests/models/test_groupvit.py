@@ -11,10 +11,11 @@ from scipy import stats
 
 from configs.errors import UserError
 from models.blocks import Block, kept
-from models.grouping import gumbel_noise, hard_assignment
+from models.grouping import AssignAttention, gumbel_noise, hard_assignment
 from models.groupvit import GroupViT, GroupViTConfig
 from models.losses import contrastive_loss, multi_label_loss
 from models.projector import replace_batch_norms
+from models.stem import ConvolutionStem, stem_widths
 from models.templates import PROMPT_TEMPLATES
 from models.text_encoder import _split_by_length
 from models.tokenize import END_TOKEN, START_TOKEN, tokenize, trim
@@ -372,3 +373,80 @@ def test_replaced_batch_norms_keep_weights_and_names():
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+# --- what the paper's form does not have
+
+
+def test_the_stem_halves_with_an_own_convolution_for_each():
+    assert stem_widths(8, 128) == (32, 64, 128)
+    assert stem_widths(16, 48) == (16, 16, 24, 48)
+    stem = ConvolutionStem(4, 40).double()
+    images = torch.randn(2, 3, 24, 16, dtype=torch.float64)
+    x = images
+    for halving, norm in zip(stem.halvings, stem.norms, strict=True):
+        x = torch.nn.functional.conv2d(x, halving.weight, halving.bias, stride=2, padding=1)
+        mean, deviation = (
+            x.mean(dim=1, keepdim=True),
+            x.var(dim=1, keepdim=True, unbiased=False).add(1e-5).sqrt(),
+        )
+        x = (x - mean) / deviation * norm.norm.weight[:, None, None] + norm.norm.bias[:, None, None]
+        x = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    x = x + torch.nn.functional.conv2d(x, stem.mix.weight, stem.mix.bias, padding=1)
+    expected = torch.stack([x[:, :, row, column] for row in range(6) for column in range(4)], dim=1)
+    torch.testing.assert_close(stem(images), expected)
+
+
+def test_a_stem_of_convolutions_wants_a_power_of_two():
+    with pytest.raises(UserError, match="patch_size=12 must be 2, 4, 8, 16 or 32"):
+        GroupViTConfig(image_size=48, patch_size=12, stem="convolution")
+
+
+def test_the_assignment_starts_as_the_paper_has_it_or_by_the_width():
+    for gain, wanted in ((0.0, 0.02), (1.5, 1.5 / 64**0.5)):
+        torch.manual_seed(0)
+        config = GroupViTConfig.preset("tiny", width=64, assign_gain=gain)
+        assign = GroupViT(config).image_encoder.stages[0].grouping.assign
+        for layer in (assign.q, assign.k, assign.v, assign.out):
+            assert layer.weight.std().item() == pytest.approx(wanted, rel=0.05)
+
+
+def test_a_centred_assignment_is_blind_to_what_a_group_likes_everywhere():
+    """A bias of one group's logits over all tokens takes every token without centring, and none with it."""
+    torch.manual_seed(0)
+    tokens_of_image, groups = torch.randn(3, 20, 16), torch.randn(3, 5, 16)
+    shares = {}
+    for centred in (False, True):
+        assign = AssignAttention(16, gumbel=False, centred=centred).eval()
+        torch.manual_seed(1)
+        for layer in (assign.q, assign.k):
+            torch.nn.init.normal_(layer.weight, std=0.4)
+        with torch.no_grad():
+            queries = assign.q(groups)
+            liked = 40.0 * queries[:, 0].mean(dim=0)
+            assign.k.bias.copy_(liked)  # all tokens look alike in the direction of group 0's query
+            _, soft = assign(groups, tokens_of_image, True, None)
+        shares[centred] = (soft.argmax(dim=1) == 0).float().mean().item()
+        if centred:
+            with torch.no_grad():
+                assign.k.bias.zero_()
+                _, without = assign(groups, tokens_of_image, True, None)
+            torch.testing.assert_close(soft, without, rtol=0, atol=1e-4)
+    assert shares[False] > 0.9
+    assert shares[True] < 0.6
+
+
+def test_segments_share_the_projectors_batch_norm_with_their_mean():
+    model = tiny().train()
+    images, captions = torch.randn(4, 3, 32, 32), tokens(4, 14, 49408, 0)
+    torch.manual_seed(5)
+    segments = model.encode(images, captions, with_segments=True)
+    torch.manual_seed(5)
+    pooled = model.encode(images, captions)
+    torch.testing.assert_close(segments.image.mean(dim=1), pooled.image)
+    found = model.project(segments)
+    rows = torch.cat([segments.image.mean(dim=1, keepdim=True), segments.image], dim=1)
+    expected = model.image_projector(rows)
+    torch.testing.assert_close(found.image, expected[:, 0])
+    torch.testing.assert_close(found.segments, expected[:, 1:])
+    assert model.project(pooled).segments is None

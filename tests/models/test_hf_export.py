@@ -104,3 +104,11 @@ def test_a_place_that_cannot_be_written_is_one_line(model, tmp_path):
     save_model(tmp_path / "a.pt", model)
     with pytest.raises(UserError, match="a.pt/hf: cannot be written"):
         main([str(tmp_path / "a.pt"), str(tmp_path / "a.pt" / "hf")])
+
+
+@pytest.mark.parametrize("option", [{"stem": "convolution"}, {"assign_centred": True}])
+def test_what_hugging_faces_model_does_not_have_is_refused_before_anything_is_written(option, tmp_path):
+    save_model(tmp_path / "a.pt", GroupViT(GroupViTConfig.preset("tiny", **option)))
+    with pytest.raises(UserError, match=f"{next(iter(option))}=.*has no such part"):
+        main([str(tmp_path / "a.pt"), str(tmp_path / "hf")])
+    assert not (tmp_path / "hf").exists()

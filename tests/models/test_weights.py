@@ -51,6 +51,17 @@ def test_a_saved_model_loads_equal_with_everything_beside_it(model, tmp_path):
     assert os.listdir(tmp_path / "new") == ["model.pt"]
 
 
+def test_weights_stored_in_half_precision_come_back_rounded_and_as_float32(model, tmp_path):
+    save_model(tmp_path / "whole.pt", model)
+    save_model(tmp_path / "half.pt", model, dtype=torch.float16)
+    assert (tmp_path / "half.pt").stat().st_size < 0.55 * (tmp_path / "whole.pt").stat().st_size
+    loaded, _ = load_model(tmp_path / "half.pt")
+    for name, value in loaded.state_dict().items():
+        given = model.state_dict()[name]
+        assert value.dtype == given.dtype
+        torch.testing.assert_close(value, given, rtol=1e-3, atol=1e-6)
+
+
 def test_a_failed_save_leaves_the_old_file(model, tmp_path):
     path = tmp_path / "model.pt"
     save_model(path, model, step=1)
