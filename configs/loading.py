@@ -46,7 +46,7 @@ _POSITIVE = (
     "train.save_steps train.keep train.commit_steps train.log_steps train.max_skipped"
 ).split()
 _NOT_NEGATIVE = (
-    "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave"
+    "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave train.known"
 ).split()
 
 

@@ -41,6 +41,10 @@ class TrainConfig:
         "other images' prompts: all (paper) | same-concept (none that names what an own prompt names) | archive (none "
         "that an image's archive or caption knows)",
     )
+    known: int = option(
+        0,
+        "negatives=archive: so many of an archive's best concepts count as known to its image; 0: all of them",
+    )
     match: str = option(
         "pooled", "prompts are matched to: pooled (the mean of the segments, paper) | segments | both"
     )

@@ -152,7 +152,14 @@ def _batch_options(config: CocuConfig, sizes: GroupViTConfig, device: torch.devi
         workers = max(1, _cores() - 1) if device.type == "cuda" else 1
     return BatchOptions(
         image_size=sizes.image_size,
-        draws=Draws(options.sampling, options.prompts, options.temperature, options.seed, options.negatives),
+        draws=Draws(
+            options.sampling,
+            options.prompts,
+            options.temperature,
+            options.seed,
+            options.negatives,
+            options.known,
+        ),
         seed=options.seed,
         context_length=sizes.context_length,
         augment=options.augment,

@@ -40,6 +40,7 @@ class Draws:
     temperature: float = 1.0
     seed: int = 0
     negatives: str = "all"
+    known: int = 0
 
 
 class Prompts(NamedTuple):
@@ -61,7 +62,7 @@ def draw_prompts(table: pa.Table, epoch: int, draws: Draws, context_length: int)
     words = prompt_words(table, epoch, draws)
     texts = prompt_texts(table, words, epoch, draws)
     tokens = trim(tokenize([text for row in texts for text in row], context_length))
-    return Prompts(tokens.reshape(len(texts), draws.prompts, -1), _concepts(table, words, draws.negatives))
+    return Prompts(tokens.reshape(len(texts), draws.prompts, -1), _concepts(table, words, draws))
 
 
 def prompt_words(table: pa.Table, epoch: int, draws: Draws) -> list[list[str]]:
@@ -86,14 +87,15 @@ def prompt_texts(table: pa.Table, words: list[list[str]], epoch: int, draws: Dra
     return write_prompts(words, captions, keys, seed=draws.seed, epoch=epoch, templates=PROMPT_TEMPLATES)
 
 
-def _concepts(table: pa.Table, words: list[list[str]], negatives: str) -> Concepts | None:
+def _concepts(table: pa.Table, words: list[list[str]], draws: Draws) -> Concepts | None:
     """What prompts name and images are known to show, as numbers."""
-    if negatives == "all":
+    if draws.negatives == "all":
         return None
     named = _numbers(words)
-    if negatives == "same-concept":
+    if draws.negatives == "same-concept":
         return Concepts(named, named)
-    archives = _numbers(fixed_lists(table, "archive_concepts").tolist())
+    archives = fixed_lists(table, "archive_concepts")
+    archives = _numbers(archives[:, : draws.known or archives.shape[1]].tolist())
     nouns = [text.split("\n")[:MOST_NOUNS] for text in strings(table, "caption_nouns")]
     nouns = _numbers([row + [""] * (MOST_NOUNS - len(row)) for row in nouns])
     return Concepts(named, torch.cat([named, archives, nouns], dim=1))

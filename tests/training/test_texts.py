@@ -187,6 +187,14 @@ def test_concepts_of_a_row_are_its_prompts_its_archive_and_its_captions_nouns(ta
         assert len(numbers) == K + ARCHIVE + MOST_NOUNS
 
 
+def test_the_best_concepts_of_an_archive_alone_may_count_as_known(table):
+    """Deep in an archive of a small vocabulary stands what usually goes with what is seen."""
+    known = draw_prompts(table, 0, Draws("top", 1, negatives="archive", known=2), 77).concepts.known
+    for row, numbers in zip(table.to_pylist(), known.tolist(), strict=True):
+        shown = [*row["archive_concepts"][:2], *row["caption_nouns"].split("\n")]
+        assert set(numbers) - {0} == {concept_number(word) for word in shown if word}
+
+
 def test_the_same_concept_alone_and_no_concepts_at_all(table):
     same = draw_prompts(table, 0, Draws("top", K, negatives="same-concept"), 77).concepts
     assert torch.equal(same.known, same.prompts)
