@@ -20,7 +20,7 @@ __all__ = ["describe_options", "load_config", "to_plain"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "clip.precision": ("auto", "fp32", "bf16", "fp16"),
-    "index.kind": ("auto", "flat", "ivf", "ivfpq"),
+    "index.kind": ("auto", "flat", "ivf"),
     "archives.ranking": ("calibrated", "paper", "compat"),
     "archives.candidates": ("auto", "neighbours", "vocabulary"),
     "archives.device": ("auto", "cpu", "gpu"),
@@ -39,14 +39,15 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _FORMATS = ("webdataset", "parquet", "files", "table", "yfcc14m", "embeddings")
 _POSITIVE = (
     "ingest.short_side ingest.max_pixels ingest.max_image_bytes ingest.rows_per_part ingest.image_seconds "
-    "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb index.train_rows "
+    "concepts.min_count concepts.max_concepts concepts.max_words index.memory_gb "
     "index.recall_queries archives.top archives.batch_size "
     "export.archive_length export.row_group_rows "
     "train.epochs train.batch_size train.accumulate train.temperature train.lr train.shuffle_groups train.prefetch "
     "train.save_steps train.keep train.commit_steps train.log_steps train.max_skipped"
 ).split()
 _NOT_NEGATIVE = (
-    "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave train.known"
+    "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave index.train_rows "
+    "train.known"
 ).split()
 
 

@@ -107,12 +107,14 @@ class IndexConfig:
     """The retrieval corpus and its FAISS index."""
 
     corpora: list[str] = _option([], "corpora that are searched; empty: all")
-    kind: str = _option("auto", "auto | flat | ivf | ivfpq")
-    memory_gb: float = _option(8.0, "budget a host has for the index; auto and split obey it")
+    kind: str = _option("auto", "auto | flat | ivf")
+    memory_gb: float = _option(
+        8.0, "what a host may give to the vectors that are searched at a time; a larger index is split"
+    )
     nlist: int = _option(0, "inverted lists; 0: from the number of rows")
     nprobe: int = _option(0, "lists visited by a query; 0: the fewest that reach target_recall")
     target_recall: float = _option(0.99, "recall@L against exact search that nprobe is chosen for")
-    train_rows: int = _option(200_000, "sample that the index is trained on")
+    train_rows: int = _option(0, "sample that the index is trained on; 0: 48 a list")
     recall_queries: int = _option(500, "queries of the recall measurement")
 
 

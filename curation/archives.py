@@ -12,13 +12,12 @@ from curation.calibrated import Weights
 from curation.clusters import cluster_archives, own_clusters
 from curation.csr import Csr
 from curation.index.folder import OpenIndex
-from curation.index.search import search
+from curation.index.search import Neighbours, search
 from curation.probe import Probe
 from curation.ranking import Ranked, rank
 
-__all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives"]
+__all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives", "neighbours_of"]
 
-_SEARCHED_IN_SPLITS = 16_384  # pairs
 _NEIGHBOURS_KEPT, _VOTERS_KEPT = 32, 3  # in the table: with L = 128 all of them would be most of it
 
 ARCHIVE_SCHEMA = pa.schema(
@@ -46,6 +45,7 @@ def build_archives(
     caption_ids: Csr | None = None,
     threads: int | None = None,
     probe: Probe | None = None,
+    found: Neighbours | None = None,
 ) -> pa.RecordBatch:
     """The rows of table ``archives`` for some pairs, in their order.
 
@@ -58,36 +58,30 @@ def build_archives(
         keys: (n,) strings.
         embeddings: (n, d) float32 or float16, rows L2-normalised, from the CLIP model of the index.
         index: from ``open_index`` (and ``place_on_device``).
-        options: neighbours, top, ranking and so on; ``batch_size`` pairs are ranked at a time, and searched for
-            unless the index is split.
+        options: neighbours, top, ranking and so on; ``batch_size`` pairs are ranked at a time.
         caption_ids: concept ids of the pairs' own captions; None: nothing is marked.
         threads: OpenMP threads of FAISS.
         probe: what ``calibrated`` needs.
+        found: from ``neighbours_of``, if they were searched for before.
 
     Raises:
         UserError: a wrong option, or embeddings of another dimension than the index.
     """
     names = _one_array(keys)
-    size = max(1, options.batch_size)
-    # The splits of an index do not fit in memory together: each is read once for many pairs.
-    searched = size if len(index.splits) == 1 else max(size, _SEARCHED_IN_SPLITS)
-    batches = []
-    for block in _slices(len(names), searched):
-        keys_here, own = names[block], _rows_of(caption_ids, block)
-        anchors, rows, similarities = _neighbours(keys_here, embeddings[block], index, options, threads)
-        batches += [
-            archives_of_neighbours(
-                keys_here[part],
-                anchors[part],
-                rows[part],
-                similarities[part],
-                index,
-                options,
-                _rows_of(own, part),
-                probe,
-            )
-            for part in _slices(len(keys_here), size)
-        ]
+    rows, similarities = found or neighbours_of(names, embeddings, index, options, threads)
+    batches = [
+        archives_of_neighbours(
+            names[part],
+            np.ascontiguousarray(embeddings[part], dtype=np.float32),
+            rows[part],
+            similarities[part],
+            index,
+            options,
+            _rows_of(caption_ids, part),
+            probe,
+        )
+        for part in _slices(len(names), max(1, options.batch_size))
+    ]
     table = pa.Table.from_batches(batches, ARCHIVE_SCHEMA).combine_chunks()
     return table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], ARCHIVE_SCHEMA)
 
@@ -116,14 +110,17 @@ def archives_of_neighbours(
     return _to_batch(keys, ranked, rows, similarities, index, options, caption_ids)
 
 
-def _neighbours(
-    keys: pa.Array, embeddings: np.ndarray, index: OpenIndex, options: ArchivesConfig, threads: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Anchors in float32, their neighbours' rows and similarities."""
-    anchors = np.ascontiguousarray(embeddings, dtype=np.float32)
+def neighbours_of(
+    keys: pa.Array | pa.ChunkedArray,
+    embeddings: np.ndarray,
+    index: OpenIndex,
+    options: ArchivesConfig,
+    threads: int | None = None,
+) -> Neighbours:
+    """Rows and similarities of the pairs' neighbours in the index, or in the splits of it that are open."""
     own_is_neighbour = options.include_anchor or options.ranking == "compat"
-    excluded = None if own_is_neighbour else keys
-    return anchors, *search(index, anchors, options.retrieved, excluded, threads)
+    excluded = None if own_is_neighbour else _one_array(keys)
+    return search(index, embeddings, options.retrieved, excluded, threads)
 
 
 def _to_batch(

@@ -1,31 +1,35 @@
 """Job 6: image_embeddings x index, probe -> archives. The join of every pair against the retrieval corpus.
 
 A task takes one part's embeddings as a batch of anchors: one search, one ranking, no loop over images
-(`curation/archives.py`). The index is not sent anywhere: tasks get its address and map it.
+(`curation/archives.py`). For many pairs, and for an index in splits, the search goes before as a stage of its own
+(`archiving/neighbours.py`). The index is not sent anywhere: tasks get its address and map it.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import ArchivesConfig, CocuConfig
-from curation import index as faiss_index
 from curation.archives import build_archives
-from curation.index import SearchQuality
+from spark_jobs.archiving.neighbours import (
+    TABLE,
+    find_neighbours,
+    placed_index,
+    read_neighbours,
+    searched_apart,
+    task_threads,
+)
 from spark_jobs.engine.commits import build_table
-from spark_jobs.engine.index_cache import local_index, local_probe
+from spark_jobs.engine.index_cache import local_probe
 from spark_jobs.engine.index_inputs import read_part
-from spark_jobs.engine.searches import tuned_search
+from spark_jobs.engine.index_search import search_quality, search_target
 from spark_jobs.engine.session import gpu_profile
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
@@ -53,13 +57,13 @@ _CALIBRATED_ONLY = ("candidates", "z_weight", "vote_temperature", "probe_weight"
 class Plan:
     """What every task of the job needs: where index and probe are (workspace, folder, recipe), how to search and rank.
 
-    ``search`` stands for what the index was tuned to where that was for fewer neighbours.
+    ``nprobe``: lists of the index that a query visits.
     """
 
     index: tuple[str, str, str]
     probe: tuple[str, str, str] | None
     options: ArchivesConfig
-    search: SearchQuality | None = None
+    nprobe: int = 0
 
 
 def check(config: CocuConfig) -> None:
@@ -83,33 +87,32 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     profile = gpu_profile(session) if options.device != "cpu" else None
 
     def units() -> list[Unit]:
+        chosen = units_of(images, [captions], options.corpora)
+        ready = replace(plan, nprobe=search_quality(session, config, index).nprobe)
+        apart = searched_apart(index, len(chosen))
         # One task opens the index before hundreds do: it says where the search runs, or why it cannot.
-        (found,) = map_units(session, [Unit("device", 0)], lambda _: _prepare(plan, index.settings), profile)
-        said = json.loads(found)
-        print(f"build_archives: {said['device']}", flush=True)
-        search = SearchQuality(**said["search"]) if said["search"] else None
-        if search:
-            print(
-                f"build_archives: nprobe {search.nprobe} for recall@{search.neighbours} {search.recall:.4f}",
-                flush=True,
-            )
-        ready = replace(plan, search=search)
-        return [
-            Unit(unit.name, unit.rows, (*unit.payload, ready))
-            for unit in units_of(images, [captions], options.corpora)
-        ]
+        split = 0 if apart else None
+        (said,) = map_units(session, [Unit("device", 0)], lambda _: _prepare(plan, split), profile)
+        print(f"build_archives: {said.decode()}", flush=True)
+        found = {}
+        if apart:
+            found = find_neighbours(session, config, chosen, index, ready.nprobe, parts, profile)
+        return [Unit(unit.name, unit.rows, (*unit.payload, ready, found.get(unit.name))) for unit in chosen]
 
+    parts = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe}
     job = TableJob(
         job="build_archives",
         table="archives",
-        settings=_settings(options),
-        inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe, **inputs},
+        settings=_settings(options) | {"search": _search_settings(config)},
+        inputs={**parts, **inputs},
         units=units,
         task=archive_unit,
         profile=profile,
         finish=_note_devices,
     )
-    return build_table(session, config, job)
+    manifest = build_table(session, config, job)
+    tables.remove_table(config.workspace, TABLE)
+    return manifest
 
 
 def _of_captions(workspace: str, name: str, captions: Manifest) -> Manifest:
@@ -138,13 +141,18 @@ def _settings(options: ArchivesConfig) -> dict[str, Any]:
     return settings
 
 
-def _prepare(plan: Plan, settings: dict[str, Any]) -> str:
-    """Where the search runs, and how, if the index was tuned for fewer neighbours (runs on an executor)."""
-    index, said = _placed_index(plan.index, plan.options.device)
+def _search_settings(config: CocuConfig) -> dict[str, Any]:
+    """What decides how many lists of the index are visited."""
+    target = search_target(config)
+    return {"nprobe": target.nprobe, "recall": target.recall, "queries": target.queries}
+
+
+def _prepare(plan: Plan, split: int | None) -> str:
+    """Where the search runs (this does so on an executor)."""
+    _, said = placed_index(plan.index, plan.options.device, split)
     if plan.probe:
         local_probe(*plan.probe)
-    search = tuned_search(index, plan.index, plan.options.retrieved, settings)
-    return json.dumps({"device": said, "search": asdict(search) if search else None})
+    return said
 
 
 def _note_devices(manifest: Manifest) -> None:
@@ -160,27 +168,16 @@ def _note_devices(manifest: Manifest) -> None:
 
 def archive_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Archives of one part's pairs (runs on an executor)."""
-    images, captions, plan = unit.payload
-    index, _ = _placed_index(plan.index, plan.options.device)
-    if plan.search is not None:
-        index = replace(index, nprobe=plan.search.nprobe, refine=plan.search.refine)
+    images, captions, plan, searched = unit.payload
+    # What was searched for already needs no card.
+    index, _ = placed_index(plan.index, "cpu" if searched else plan.options.device)
+    index.nprobe = plan.nprobe
     probe = local_probe(*plan.probe) if plan.probe else None
     keys, vectors, own = read_part(images, captions)
-    archives = build_archives(keys, vectors, index, plan.options, own, _threads(), probe)
+    found = read_neighbours(searched, plan.options.retrieved) if searched else None
+    archives = build_archives(keys, vectors, index, plan.options, own, task_threads(), probe, found)
     record = finish_unit(unit, folder, recipe, pa.Table.from_batches([archives]))
     return replace(record, extra={"device": index.device})
-
-
-def _threads() -> int:
-    context = TaskContext.get()
-    return max(1, context.cpus()) if context else 1
-
-
-@lru_cache(maxsize=1)
-def _placed_index(place: tuple[str, str, str], device: str) -> tuple[faiss_index.OpenIndex, str]:
-    """The index, opened once a Python worker, on the GPU where that is asked for and possible; and what was done."""
-    index = local_index(*place)
-    return index, faiss_index.place_on_device(index, device)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Job 5: image_embeddings, pair_concepts, concepts -> index/. What an anchor's neighbours are looked up in.
 
 A sample trains the index (one task), groups of parts are encoded in parallel (`index_parts`, removed at the
-end), one task joins them, chooses how many lists a query visits and measures recall@L against exact search.
+end), one task joins them, and one chooses how many lists a query visits and measures recall@L against exact search.
 The index is a folder with `index.json`; executors memory-map it, so that a host holds one copy of it whatever
 the number of its Python workers.
 """
@@ -23,31 +23,33 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation import index as faiss_index
-from curation.csr import Csr, concatenate
+from curation.csr import Csr
+from curation.index import SearchQuality
 from spark_jobs.engine.commits import VERSION, build_table
 from spark_jobs.engine.folders import remove_other_folders, write_folder
 from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
+from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.table_job import TableJob
-from spark_jobs.engine.units import part_address, units_of
+from spark_jobs.engine.units import finish_unit, part_address, units_of
 from spark_jobs.engine.waves import attempt_name, map_units
 from storage import tables
 from storage.addresses import join, resolve
 from storage.locks import hold_lock
 from storage.tables import Manifest
-from storage.units import Part, Unit, UnitRecord
+from storage.units import Unit, UnitRecord
 
 __all__ = ["check", "check_options", "main", "run", "seconds_of"]
 
 HELP = """\
-Build the FAISS index of the retrieval corpus: reads image_embeddings, pair_concepts and concepts, writes
+Build the index of the retrieval corpus: reads image_embeddings, pair_concepts and concepts, writes
 index/.
 
-index.kind: flat (exact), ivf (inverted lists, fp16), ivfpq (product codes, candidates ordered again by exact
-vectors), or auto: exact while that is cheap, then what fits index.memory_gb. What exceeds the budget in any
-case is split and searched split by split with the same result. Recall@L against exact search is measured and
-stored in index.json; index.nprobe is chosen to reach index.target_recall."""
+index.kind: flat (exact), ivf (inverted lists), or auto: exact while that is cheap. What exceeds
+index.memory_gb is split and searched split by split with the same result. Recall@L against exact search is
+measured; index.nprobe is chosen to reach index.target_recall, again for every archives.neighbours that is asked
+for: the index stays as it is."""
 
-_GROUP_ROWS = 100_000  # rows encoded by a task: every encoded group carries the trained centroids once
+_GROUP_ROWS = 100_000  # rows encoded by a task
 
 
 def check_options(config: CocuConfig) -> None:
@@ -78,6 +80,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     done = tables.find_manifest(config.workspace, "index")
     if done is not None and done.recipe == recipe:
         print(f"build_index: index is complete ({_rows(done):,} rows); nothing to do", flush=True)
+        _say_quality(search_quality(session, config, done), config)
         return done
     if done is not None and not config.overwrite:
         raise UserError(
@@ -109,8 +112,9 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         )
         tables.write_manifest(manifest)
         remove_other_folders(manifest)
-        _remove_table(config.workspace, "index_parts")
+        tables.remove_table(config.workspace, "index_parts")
     _print_summary(manifest)
+    _say_quality(search_quality(session, config, manifest), config)
     return manifest
 
 
@@ -122,8 +126,6 @@ def _settings(config: CocuConfig) -> dict[str, Any]:
         "kind": options.kind,
         "memory_gb": options.memory_gb,
         "nlist": options.nlist,
-        "nprobe": options.nprobe,
-        "target_recall": options.target_recall,
         "train_rows": options.train_rows,
         "format": faiss_index.FORMAT,
     }
@@ -169,17 +171,23 @@ def _build(
 
 def _print_summary(manifest: Manifest) -> None:
     index, seconds = manifest.extra["index"], manifest.seconds
-    quality = index["search"]
     print(
-        f"build_index: {index['rows']:,} vectors of {index['d']} dimensions, {index['kind']}, "
-        f"nprobe {quality['nprobe']}, recall@{quality['neighbours']} {quality['recall']:.4f} on "
-        f"{quality['queries']} queries, {seconds:.1f} s, {index['rows'] / max(seconds, 1e-9):,.0f} vectors/s",
+        f"build_index: {index['rows']:,} vectors of {index['d']} dimensions, {index['kind']}, {seconds:.1f} s, "
+        f"{index['rows'] / max(seconds, 1e-9):,.0f} vectors/s",
         flush=True,
     )
-    if not quality["reached"]:
+
+
+def _say_quality(quality: SearchQuality, config: CocuConfig) -> None:
+    print(
+        f"build_index: nprobe {quality.nprobe}, recall@{quality.neighbours} {quality.recall:.4f} on "
+        f"{quality.queries} queries",
+        flush=True,
+    )
+    if not quality.reached:
         print(
-            f"build_index: warning: recall is below index.target_recall={manifest.settings['target_recall']}; "
-            f"raise index.nprobe or index.memory_gb",
+            f"build_index: warning: recall is below index.target_recall={config.index.target_recall}; "
+            "raise index.nprobe, or leave it at 0",
             flush=True,
         )
 
@@ -218,13 +226,13 @@ def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], sp
     """Train on a sample, in one task: the sample is too much for a driver."""
     addresses = [pair[0] for unit in groups for pair in unit.payload]
     order = np.random.default_rng(0).permutation(len(addresses))
-    wanted = config.index.train_rows
+    wanted = config.index.train_rows or spec.sample_rows
 
     def work(_unit: Unit) -> bytes:
         sample: list[np.ndarray] = []
         if spec.kind != "flat":
             # A few hundred parts at random hold a fair sample; rows within a part at random as well.
-            some = order[:400]
+            some = order[: max(400, wanted // 600)]
             share = -(-wanted // len(some))
             for number in some:
                 vectors = read_vectors(addresses[number])
@@ -237,28 +245,16 @@ def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], sp
 
 
 def encode_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
-    """Encode a group of parts (runs on an executor): FAISS codes, and the cosines of its captions' concepts."""
+    """The list of every row of a group of parts, and the cosines of its caption's concepts (on an executor)."""
     pairs, concept_files, trained = unit.payload
     embeddings = read_concepts(concept_files)[1]
-    attempt = attempt_name()
-    cosines: list[pa.Array] = []
-    vectors: list[np.ndarray] = []
+    tables_of = []
     for images, captions in pairs:
-        _, found, words = read_part(images, captions)
-        vectors.append(found)
-        cosines.append(
-            Csr(words.offsets, faiss_index.caption_cosines(found, words, embeddings)).to_list_array()
-        )
-    code = faiss_index.fill_part(trained.value, np.concatenate(vectors))
-    file = tables.part_path(recipe, unit.name, attempt)
-    rows = pa.table({"cosines": pa.chunked_array(cosines)})
-    count = tables.write_part(folder, file, rows, rows.schema)
-    code_file = tables.part_path(recipe, f"{unit.name}.code", attempt)
-    blob = pa.table({"code": pa.array([code], pa.large_binary())})
-    tables.write_part(folder, code_file, blob, blob.schema)
-    return UnitRecord(
-        unit.name, (Part(unit.name, file, count), Part(f"{unit.name}.code", code_file, 0)), count
-    )
+        _, vectors, words = read_part(images, captions)
+        cosines = Csr(words.offsets, faiss_index.caption_cosines(vectors, words, embeddings))
+        columns = {"list": faiss_index.lists_of(trained.value, vectors), "cosines": cosines.to_list_array()}
+        tables_of.append(pa.table(columns))
+    return finish_unit(unit, folder, recipe, pa.concat_tables(tables_of))
 
 
 def _join(
@@ -272,20 +268,18 @@ def _join(
     recipe: str,
 ) -> tuple[str, dict[str, Any]]:
     """Join the encoded groups in one task; where the index is, relative to `index/`, and its index.json."""
-    workspace, options, neighbours = config.workspace, config.index, config.archives.retrieved
+    workspace = config.workspace
     members = [
-        (unit.payload, *(part_address(parts, part) for part in record.parts))
+        (unit.payload, part_address(parts, record.parts[0]))
         for unit, record in zip(groups, parts.units, strict=True)
     ]
 
     def write(folder: Path) -> dict[str, Any]:
         table = faiss_index.concept_table(*read_concepts(concept_files))
         with faiss_index.IndexWriter(folder, spec, trained.value, table) as writer:
-            for payload, cosine_file, code_file in members:
-                _add_group(writer, payload, cosine_file, code_file)
-            return writer.finish(
-                neighbours, options.nprobe, options.target_recall, options.recall_queries, {"recipe": recipe}
-            )
+            for payload, encoded in members:
+                _add_group(writer, payload, encoded)
+            return writer.finish({"recipe": recipe})
 
     def work(_unit: Unit) -> str:
         inner = f"_parts/{recipe}/{attempt_name()}"
@@ -296,20 +290,17 @@ def _join(
     return result["folder"], result["metadata"]
 
 
-def _add_group(writer: Any, payload: Sequence[tuple[str, str]], cosine_file: str, code_file: str) -> None:
-    """A group's parts are joined before they are added: its codes are one block."""
-    read = [read_part(images, captions) for images, captions in payload]
-    keys = pa.chunked_array([chunk for part in read for chunk in part[0].chunks], pa.string())
-    vectors = np.concatenate([part[1] for part in read])
-    words = concatenate([part[2] for part in read])
-    cosines = Csr.from_list_array(tables.read_file(cosine_file).column("cosines")).values
-    code = tables.read_file(code_file).column("code")[0].as_py()
-    writer.add(keys, vectors, words, cosines, code)
-
-
-def _remove_table(workspace: str, table: str) -> None:
-    filesystem, path = resolve(join(workspace, table))
-    filesystem.delete_dir(path)
+def _add_group(writer: Any, payload: Sequence[tuple[str, str]], encoded: str) -> None:
+    """A group's parts with what ``encode_unit`` found."""
+    rows, start = tables.read_file(encoded), 0
+    lists = rows.column("list").to_numpy()
+    cosines = rows.column("cosines")
+    for images, captions in payload:
+        keys, vectors, words = read_part(images, captions)
+        end = start + len(keys)
+        values = Csr.from_list_array(cosines[start:end]).values
+        writer.add(keys, vectors, words, values, lists[start:end])
+        start = end
 
 
 def main() -> None:

@@ -47,6 +47,7 @@ __all__ = [
     "read_rejects",
     "recipe_differences",
     "remove_progress",
+    "remove_table",
     "write_atomically",
     "write_manifest",
     "write_part",
@@ -333,6 +334,13 @@ def delete_orphans(manifest: Manifest) -> int:
         if info.type == pafs.FileType.Directory and info.base_name != manifest.recipe:
             filesystem.delete_dir(info.path)
     return removed
+
+
+def remove_table(workspace: str, table: str) -> None:
+    """Remove a table that only another one's job has used, if it is there."""
+    filesystem, folder = resolve(join(workspace, table))
+    if filesystem.get_file_info(folder).type != pafs.FileType.NotFound:
+        filesystem.delete_dir(folder)
 
 
 def _progress_files(workspace: str, table: str) -> list[str]:

@@ -1,15 +1,17 @@
 """The index of the retrieval corpus: everything a job needs of it.
 
-Building (autofaiss' order): ``choose_index`` decides, ``train`` makes the empty index from a sample,
-``fill_part`` and ``caption_cosines`` run for each unit in parallel, an ``IndexWriter`` joins the units and
-measures. Searching: ``open_index``, ``place_on_device``, ``search``.
+Building: ``choose_index`` decides, ``train`` makes the centres of the lists from a sample, ``lists_of`` and
+``caption_cosines`` run for each unit in parallel, an ``IndexWriter`` puts the lists together and measures.
+Searching: ``open_index``, ``place_on_device``, ``search``.
 """
 
 from curation.index.build import IndexWriter, caption_cosines, concept_table
-from curation.index.faiss_files import fill_part, train
+from curation.index.centroids import lists_of, train
 from curation.index.folder import FORMAT, OpenIndex, open_index
-from curation.index.search import SearchQuality, exact_search, place_on_device, search
-from curation.index.spec import IndexSpec, choose_index, split_rows
+from curation.index.gpu import place_on_device
+from curation.index.search import exact_search, merge, search
+from curation.index.spec import IndexSpec, choose_index
+from curation.index.tuning import SearchQuality, SearchTarget, tune
 
 __all__ = [
     "FORMAT",
@@ -17,14 +19,16 @@ __all__ = [
     "IndexWriter",
     "OpenIndex",
     "SearchQuality",
+    "SearchTarget",
     "caption_cosines",
     "choose_index",
     "concept_table",
     "exact_search",
-    "fill_part",
+    "lists_of",
+    "merge",
     "open_index",
     "place_on_device",
     "search",
-    "split_rows",
     "train",
+    "tune",
 ]

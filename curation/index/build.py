@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
 from curation.csr import Csr
-from curation.index.faiss_files import join_parts
-from curation.index.folder import FORMAT, open_index, split_folder
-from curation.index.search import SearchQuality, tune
-from curation.index.spec import IndexSpec, split_rows
+from curation.index.array_files import ArrayFile
+from curation.index.centroids import load_centroids
+from curation.index.folder import FORMAT, split_folder
+from curation.index.list_files import ListFiles
+from curation.index.spec import IndexSpec, flat_lists, split_lists
 from curation.keys import hash_keys, string_buffers
-from curation.mapped_files import file_checksum
+from curation.mapped_files import file_facts
 from curation.products import row_products
 from curation.separation import separations
 
 __all__ = ["IndexWriter", "caption_cosines", "concept_table"]
-
-_MERGED_ROWS = 262_144  # parts are merged up to this many rows, so that few files are open at the end
 
 
 def caption_cosines(vectors: np.ndarray, captions: Csr, concept_embeddings: np.ndarray) -> np.ndarray:
@@ -61,33 +58,6 @@ def concept_table(
     )
 
 
-class ArrayFile:
-    """A .npy file that grows at its end; the header is written when its length is known."""
-
-    def __init__(self, path: Path, dtype: type, width: int | None = None) -> None:
-        self.path, self.dtype, self.width, self.rows = path, np.dtype(dtype), width, 0
-        self._stream = path.open("wb")
-        self._stream.write(self._header())
-
-    def append(self, values: np.ndarray) -> None:
-        """Rows at the end, converted to the file's type."""
-        self._stream.write(np.ascontiguousarray(values, dtype=self.dtype).data)
-        self.rows += len(values)
-
-    def close(self) -> None:
-        """Write the final header."""
-        if not self._stream.closed:
-            self._stream.seek(0)
-            self._stream.write(self._header())
-            self._stream.close()
-
-    def _header(self) -> bytes:
-        shape = (self.rows,) if self.width is None else (self.rows, self.width)
-        description = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
-        text = repr(description).encode().ljust(117) + b"\n"  # one length whatever the shape
-        return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
-
-
 class IndexWriter:
     """Writes an index folder; use it as a context manager and call :meth:`finish` at the end.
 
@@ -106,9 +76,7 @@ class IndexWriter:
             raise FileExistsError(f"{self.folder} exists")
         self._build = self.folder.with_name(self.folder.name + ".building")
         shutil.rmtree(self._build, ignore_errors=True)
-        self._edges = split_rows(spec.rows, spec.splits)
-        for number in range(spec.splits):
-            split_folder(self._build, number, spec.splits).mkdir(parents=True, exist_ok=True)
+        self._build.mkdir(parents=True)
         self._arrays = {
             "offsets": ArrayFile(self._build / "offsets.npy", np.int64),
             "concept_ids": ArrayFile(self._build / "concept_ids.npy", np.int32),
@@ -120,10 +88,7 @@ class IndexWriter:
             self._arrays[name].append(np.zeros(1, np.int64))
         self._key_bytes = (self._build / "key_bytes").open("wb")
         self._key_end = self.rows = 0
-        self._vectors: list[ArrayFile] = []
-        self._parts: list[list[Path]] = [[] for _ in self._edges]
-        self._merging: faiss.Index | None = None
-        self._next_split()
+        self._lists = ListFiles(self._build, spec.nlist, spec.d)
 
     def __enter__(self) -> IndexWriter:
         return self
@@ -140,7 +105,7 @@ class IndexWriter:
         vectors: np.ndarray,
         captions: Csr,
         cosines: np.ndarray,
-        part: bytes = b"",
+        lists: np.ndarray,
     ) -> None:
         """The next unit.
 
@@ -149,8 +114,7 @@ class IndexWriter:
             vectors: (n, d) float16.
             captions: concept ids of the n captions.
             cosines: from ``caption_cosines``.
-            part: from ``fill_part`` of the same vectors (flat: empty). Where a unit lies across the edge of
-                two splits its vectors are encoded here, with the same result.
+            lists: from ``lists_of`` the same vectors.
         """
         if not len(keys) == len(vectors) == len(captions) or len(cosines) != len(captions.values):
             raise ValueError("keys, vectors, captions and cosines of a unit have different lengths")
@@ -159,24 +123,15 @@ class IndexWriter:
         arrays["offsets"].append(captions.offsets[1:] - captions.offsets[0] + arrays["concept_ids"].rows)
         arrays["concept_ids"].append(captions.values)
         arrays["cosines"].append(cosines)
-        self._add_vectors(vectors, part)
+        self._lists.add(
+            vectors, flat_lists(self.spec, self.rows, len(vectors)) if self.spec.kind == "flat" else lists
+        )
         self.rows += len(vectors)
 
-    def finish(
-        self,
-        neighbours: int = 8,
-        nprobe: int = 0,
-        target_recall: float = 0.99,
-        queries: int = 500,
-        extra: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Join the parts, choose and measure the search, and put the folder in its place.
+    def finish(self, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Write the lists and put the folder in its place.
 
         Args:
-            neighbours: L of the recall@L that is measured.
-            nprobe: lists a query visits; 0: the fewest that reach ``target_recall``.
-            target_recall: see ``nprobe``.
-            queries: rows of the index whose neighbours are compared with exact search.
             extra: goes into index.json.
 
         Returns:
@@ -184,19 +139,14 @@ class IndexWriter:
         """
         if self.rows != self.spec.rows:
             raise ValueError(f"{self.rows} rows were added to an index of {self.spec.rows}")
-        self._flush_merging()
         self._close()
         self._write_keys()
         with pa.ipc.new_file(str(self._build / "concepts.arrow"), self.concepts.schema) as sink:
             sink.write_table(self.concepts.combine_chunks(), max_chunksize=max(1, len(self.concepts)))
         self._write_separations()
-        self._join_splits()
-        metadata = self._metadata(extra or {})
-        self._write_metadata(metadata)
-        quality = tune(open_index(self._build), neighbours, nprobe, target_recall, queries)
-        metadata["search"] = asdict(quality)
-        for facts in metadata["files"]:
-            metadata["files"][facts]["crc32"] = file_checksum(self._build / facts)
+        np.save(self._build / "centroids.npy", load_centroids(self.trained))
+        edges = self._write_lists()
+        metadata = self._metadata(edges, extra or {})
         self._write_metadata(metadata)
         self._build.replace(self.folder)
         return metadata
@@ -208,50 +158,8 @@ class IndexWriter:
         self._key_bytes.write(data.data)
         self._key_end += len(data)
 
-    def _add_vectors(self, vectors: np.ndarray, part: bytes) -> None:
-        """Distribute a unit over the splits it touches."""
-        done = 0
-        while done < len(vectors):
-            start, end = self._edges[len(self._vectors) - 1]
-            room = end - (start + self._vectors[-1].rows)
-            if not room:
-                self._flush_merging()
-                self._next_split()
-                continue
-            taken = vectors[done : done + room]
-            self._vectors[-1].append(taken)
-            if self.spec.kind != "flat":
-                self._merge(taken, part if len(taken) == len(vectors) else b"")
-            done += len(taken)
-
-    def _merge(self, vectors: np.ndarray, part: bytes) -> None:
-        """Into the index that collects small parts; it goes to disk when it is large enough."""
-        if self._merging is None:
-            self._merging = faiss.deserialize_index(np.frombuffer(self.trained, np.uint8))
-        if part:
-            filled = faiss.deserialize_index(np.frombuffer(part, np.uint8))
-            if filled.ntotal != len(vectors):
-                raise ValueError(f"a part of the index has {filled.ntotal} vectors of {len(vectors)}")
-            self._merging.merge_from(filled, self._merging.ntotal)
-        else:
-            self._merging.add(np.ascontiguousarray(vectors, dtype=np.float32))
-        if self._merging.ntotal >= _MERGED_ROWS:
-            self._flush_merging()
-
-    def _flush_merging(self) -> None:
-        if self._merging is not None:
-            parts = self._parts[len(self._vectors) - 1]
-            path = self._build / f"part-{len(self._vectors) - 1:03d}-{len(parts):05d}.faiss"
-            faiss.write_index(self._merging, str(path))
-            parts.append(path)
-            self._merging = None
-
-    def _next_split(self) -> None:
-        folder = split_folder(self._build, len(self._vectors), self.spec.splits)
-        self._vectors.append(ArrayFile(folder / "vectors.npy", np.float16, self.spec.d))
-
     def _close(self) -> None:
-        for array in (*self._arrays.values(), *self._vectors):
+        for array in self._arrays.values():
             array.close()
         self._key_bytes.close()
 
@@ -275,15 +183,17 @@ class IndexWriter:
         statistics = (self.concepts[name].to_numpy() for name in ("cosine_mean", "cosine_std"))
         np.save(self._build / "separation.npy", separations(ids, cosines, *statistics))
 
-    def _join_splits(self) -> None:
-        for number, parts in enumerate(self._parts):
+    def _write_lists(self) -> list[tuple[int, int]]:
+        edges = split_lists(self._lists.sizes(), self.spec.splits)
+        for number, (first, last) in enumerate(edges):
             folder = split_folder(self._build, number, self.spec.splits)
-            vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-            join_parts(self.trained, parts, vectors, folder / "index.faiss")
-            for part in parts:
-                part.unlink()
+            folder.mkdir(exist_ok=True)
+            self._lists.write(folder, first, last)
+        self._lists.remove()
+        return edges
 
-    def _metadata(self, extra: dict[str, Any]) -> dict[str, Any]:
+    def _metadata(self, edges: list[tuple[int, int]], extra: dict[str, Any]) -> dict[str, Any]:
+        sizes = self._lists.sizes()
         files = sorted(path for path in self._build.rglob("*") if path.is_file())
         return {
             "format": FORMAT,
@@ -294,13 +204,10 @@ class IndexWriter:
             "concepts": len(self.concepts),
             "occurrences": self._arrays["concept_ids"].rows,
             "splits": self.spec.splits,
-            "split_rows": self._edges,
+            "split_lists": edges,
+            "split_rows": [int(sizes[first:last].sum()) for first, last in edges],
             "parameters": self.spec.to_dict(),
-            "search": asdict(SearchQuality()),
-            "files": {
-                str(path.relative_to(self._build)): {"bytes": path.stat().st_size, "crc32": 0}
-                for path in files
-            },
+            "files": {str(path.relative_to(self._build)): file_facts(path) for path in files},
             **extra,
         }
 

@@ -1,8 +1,10 @@
 """The index folder: which files it has, how they are checked, and opening them without reading them.
 
     index.json           what follows, in numbers; written last, so that a folder without it is not an index
-    index.faiss          the FAISS index             } in split-000, split-001, ... when the index is split
-    vectors.npy          float16 (n, d)              }
+    centroids.npy        float32 (lists, d), the centres of the inverted lists; none of them for flat
+    vectors.npy          float16 (n, d), list after list  }
+    rows.npy             int64 (n,), the row of each      } in split-000, split-001, ... when the index is split
+    list_offsets.npy     int64 (lists + 1,)               }
     keys.arrow           large_string key of every row
     key_hashes.npy       uint64 (n,), ``keys.hash_keys`` of them
     offsets.npy          int64 (n + 1,)   }
@@ -12,41 +14,39 @@
                          cosine_mean float32, cosine_std float32
     separation.npy       float32 (V,), ``curation.separation``
 
-Rows count through all splits. Everything is memory-mapped: any number of processes of a host share one
+A split holds some of the lists, whole, so that a query visits the same lists however many splits there are.
+Rows count through all splits; every other array is in their order. Everything is memory-mapped: any number of processes of a host share one
 copy. Nothing in it can run code when it is read.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
 from configs.errors import UserError
 from curation.csr import Csr
-from curation.index.faiss_files import open_faiss
+from curation.index.lists import Lists
 from curation.mapped_files import check_file, open_array
-from curation.products import row_products
 
 __all__ = ["FORMAT", "OpenIndex", "Split", "open_index", "split_folder"]
 
-FORMAT = "cocu-index-2"
+FORMAT = "cocu-index-3"
 CONCEPT_COLUMNS = ("concept_id", "concept", "embedding", "cosine_mean", "cosine_std")
 
 
 @dataclass
 class Split:
-    """One sub-index: rows ``start`` to ``start + len(vectors)`` of the whole."""
+    """Some of the lists, from number ``first_list`` on; ``gpu`` is a FAISS index of the vectors at their places."""
 
-    start: int
-    faiss: faiss.Index
-    vectors: np.ndarray
-    gpu: faiss.Index | None = None
+    first_list: int
+    lists: Lists
+    gpu: Any = None
 
 
 @dataclass
@@ -55,9 +55,10 @@ class OpenIndex:
 
     Attributes:
         folder: where it is.
-        kind: flat, ivf or ivfpq.
+        kind: flat or ivf.
         d: dimension; rows: vectors.
-        splits: the sub-indexes that were opened, in order.
+        splits: those that were opened, in order.
+        centroids: float32 (lists, d), of all splits; (0, d) for flat.
         keys: large_string (rows,); key_hashes: uint64 (rows,).
         captions: concept ids of the captions of all rows.
         cosines: float32, parallel to ``captions.values``.
@@ -66,6 +67,7 @@ class OpenIndex:
         cosine_mean, cosine_std: float32 (V,): of the concept's cosine with the images of the corpus.
         separation: float32 (V,): how much higher the cosine is where the caption names the concept.
         metadata: index.json.
+        nprobe: lists that a query visits; whoever opens the index sets it (``curation.index.tuning``).
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class OpenIndex:
     d: int
     rows: int
     splits: list[Split]
+    centroids: np.ndarray
     keys: pa.Array
     key_hashes: np.ndarray
     captions: Csr
@@ -83,8 +86,8 @@ class OpenIndex:
     cosine_std: np.ndarray
     separation: np.ndarray
     metadata: dict[str, Any]
-    nprobe: int = 0
-    refine: int = 1
+    nprobe: int = 1
+    _products: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
 
     @property
     def device(self) -> str:
@@ -94,18 +97,21 @@ class OpenIndex:
     def products_with(self, rows: np.ndarray, vector: np.ndarray) -> np.ndarray:
         """``vector . x_row`` of the stored vectors of some rows, whose splits must be open.
 
+        The products of all rows are computed when a vector is met for the first time, from front to back, and
+        kept: reading the rows of every pair's neighbours at random would cost more than finding them.
+
         Args:
             rows: int64 (m,). vector: (d,).
 
         Returns:
             float32 (m,).
         """
-        products = np.zeros(len(rows), np.float32)
-        for split in self.splits:
-            inside = np.flatnonzero((rows >= split.start) & (rows < split.start + len(split.vectors)))
-            local = rows[inside] - split.start
-            products[inside] = row_products(vector[None], np.zeros_like(local), split.vectors, local)
-        return products
+        if self._products is None or not np.array_equal(self._products[0], vector):
+            every = np.zeros(self.rows, np.float32)
+            for split in self.splits:
+                split.lists.put_products(vector, every)
+            self._products = (np.array(vector), every)
+        return self._products[1][rows]
 
 
 def split_folder(folder: Path, number: int, splits: int) -> Path:
@@ -120,7 +126,7 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         folder: the folder.
         check: ``sizes`` compares the size of every file with index.json; ``full`` also their checksums and
             that the concept ids and offsets are possible ones (reads everything once: after a copy).
-        splits: numbers of the sub-indexes to open; None: all.
+        splits: numbers of the splits to open; None: all.
 
     Raises:
         UserError: no index there, another version's, or a file that is missing, truncated or altered.
@@ -143,7 +149,8 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         kind=metadata["kind"],
         d=d,
         rows=rows,
-        splits=[_open_split(root, number, metadata) for number in chosen],
+        splits=[_open_split(root, number, metadata, full=check == "full") for number in chosen],
+        centroids=_open_centroids(root, metadata),
         keys=_open_keys(root, rows),
         key_hashes=open_array(root, "key_hashes.npy", np.uint64, (rows,)),
         captions=captions,
@@ -154,8 +161,6 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         cosine_std=concepts["cosine_std"],
         separation=open_array(root, "separation.npy", np.float32, (metadata["concepts"],)),
         metadata=metadata,
-        nprobe=metadata["search"]["nprobe"],
-        refine=metadata["search"]["refine"],
     )
 
 
@@ -173,17 +178,23 @@ def _read_metadata(root: Path) -> dict[str, Any]:
     return metadata
 
 
-def _open_split(root: Path, number: int, metadata: dict[str, Any]) -> Split:
-    start, end = metadata["split_rows"][number]
+def _open_centroids(root: Path, metadata: dict[str, Any]) -> np.ndarray:
+    lists = 0 if metadata["kind"] == "flat" else metadata["parameters"]["nlist"]
+    return open_array(root, "centroids.npy", np.float32, (lists, metadata["d"]))
+
+
+def _open_split(root: Path, number: int, metadata: dict[str, Any], full: bool) -> Split:
+    first, last = metadata["split_lists"][number]
     folder = split_folder(root, number, metadata["splits"])
-    index = open_faiss(folder / "index.faiss")
-    if (index.ntotal, index.d) != (end - start, metadata["d"]):
-        raise UserError(
-            f"{folder / 'index.faiss'} holds {index.ntotal} vectors of dimension {index.d} where index.json "
-            f"says {end - start} of {metadata['d']}; build the index again"
-        )
-    vectors = open_array(folder, "vectors.npy", np.float16, (end - start, metadata["d"]))
-    return Split(start, index, vectors)
+    offsets = np.array(open_array(folder, "list_offsets.npy", np.int64, (last - first + 1,)))
+    rows = open_array(folder, "rows.npy", np.int64, (metadata["split_rows"][number],))
+    vectors = open_array(folder, "vectors.npy", np.float16, (len(rows), metadata["d"]))
+    sound = offsets[0] == 0 and offsets[-1] == len(rows) and bool((np.diff(offsets) >= 0).all())
+    if sound and full and len(rows):
+        sound = int(rows.min()) >= 0 and int(rows.max()) < metadata["rows"]
+    if not sound:
+        raise UserError(f"list_offsets.npy and rows.npy in {folder} do not fit each other; build it again")
+    return Split(first, Lists(vectors, offsets, rows))
 
 
 def _open_table(path: Path) -> pa.Table:

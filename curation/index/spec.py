@@ -7,27 +7,29 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from configs.errors import UserError
 
-__all__ = ["IndexSpec", "choose_index", "split_rows"]
+__all__ = ["IndexSpec", "choose_index", "flat_lists", "row_bytes", "split_lists"]
 
-# Up to here comparing a query with every vector costs a fraction of a millisecond of one core, no more
-# than the inverted lists would, and recall is 1 without a measurement.
-EXACT_ROWS = 30_000
-KINDS = ("auto", "flat", "ivf", "ivfpq")
-ID_BYTES = 8
+# Up to here comparing a query with every vector costs no more than the inverted lists would, and recall is 1
+# without a measurement.
+EXACT_ROWS = 10_000
+KINDS = ("auto", "flat", "ivf")
+TRAINED_ON = 48  # vectors of the sample a list: k-means asks for 39
+_ROW_BYTES = 8  # beside every vector stands which row it is
+_FLAT_LIST = 4096  # rows at most in a "list" of an exact index, which only says where it can be cut
 
 
 @dataclass(frozen=True)
 class IndexSpec:
-    """What is built. ``splits`` sub-indexes hold ``rows`` vectors of dimension ``d`` together.
+    """What is built: ``rows`` fp16 vectors of dimension ``d`` in lists, and these in ``splits``.
 
     Attributes:
-        kind: flat (exact, fp32), ivf (inverted lists of fp16 vectors) or ivfpq (inverted lists of product
-            codes; candidates are ordered again by the exact fp16 vectors, which stay on disk).
-        nlist: inverted lists of a sub-index, 0 for flat.
-        code_bytes: bytes of one vector in the FAISS file.
-        splits: sub-indexes; each of them keeps within the budget of memory.
+        kind: flat (every list is visited: exact) or ivf (inverted lists: those near a query are).
+        nlist: lists.
+        splits: runs of lists; each of them keeps within the budget of memory.
         reason: the decision in words, for the log and index.json.
     """
 
@@ -35,19 +37,13 @@ class IndexSpec:
     d: int
     rows: int
     nlist: int
-    code_bytes: int
     splits: int
     reason: str
 
     @property
-    def factory(self) -> str:
-        """FAISS's name for it."""
-        return {
-            "flat": "Flat",
-            "ivf": f"IVF{self.nlist},SQfp16",
-            # np: codes are not renumbered for comparison by Hamming distance, which takes most of the training
-            "ivfpq": f"IVF{self.nlist},PQ{self.code_bytes}np",
-        }[self.kind]
+    def sample_rows(self) -> int:
+        """Vectors to train with, where nobody says how many."""
+        return 0 if self.kind == "flat" else min(self.rows, TRAINED_ON * self.nlist)
 
     def to_dict(self) -> dict[str, Any]:
         """For index.json."""
@@ -55,25 +51,19 @@ class IndexSpec:
 
 
 def choose_index(
-    rows: int,
-    d: int,
-    memory_gb: float = 8.0,
-    kind: str = "auto",
-    nlist: int = 0,
-    train_rows: int = 200_000,
+    rows: int, d: int, memory_gb: float = 8.0, kind: str = "auto", nlist: int = 0, train_rows: int = 0
 ) -> IndexSpec:
-    """Decide kind, inverted lists and splits.
+    """Decide kind, lists and splits.
 
-    ``auto`` is exact search while that is cheap and fits; then inverted lists with fp16 vectors; then
-    product codes. A kind that was asked for, or the smallest one, is split where it exceeds the budget.
+    ``auto`` is exact search while that is cheap, else inverted lists. What exceeds the budget is split.
 
     Args:
         rows: vectors to index, at least 1.
         d: their dimension.
-        memory_gb: what a host may give to one (sub-)index.
-        kind: auto, flat, ivf or ivfpq.
-        nlist: inverted lists; 0: 4 sqrt(rows), no more than the training sample can place.
-        train_rows: size of the training sample.
+        memory_gb: what a host may give to the vectors that it searches at a time.
+        kind: auto, flat or ivf.
+        nlist: inverted lists; 0: 4 sqrt(rows), no more than a sample of ``train_rows`` can place.
+        train_rows: size of the training sample; 0: what the lists need.
 
     Raises:
         UserError: an unknown kind, nothing to index, or a budget that is not positive.
@@ -84,39 +74,46 @@ def choose_index(
         raise UserError("there is nothing to index: image_embeddings has no rows; run embed_images first")
     if not memory_gb > 0:
         raise UserError(f"index.memory_gb is {memory_gb}; write the GB a host may use, for example 8")
-    budget = memory_gb * 1e9
-    chosen = kind if kind != "auto" else _smallest_sufficient(rows, d, budget)
-    bytes_per_row = vector_bytes(chosen, d) + (0 if chosen == "flat" else ID_BYTES)
-    splits = max(1, math.ceil(rows * bytes_per_row / budget))
-    per_split = math.ceil(rows / splits)
-    lists = 0 if chosen == "flat" else min(nlist or _default_lists(per_split, train_rows), per_split)
+    chosen = kind if kind != "auto" else "flat" if rows <= EXACT_ROWS else "ivf"
+    needed = rows * row_bytes(d)
+    splits = min(rows, math.ceil(needed / (memory_gb * 1e9)))
+    if chosen == "flat":
+        lists = max(splits, math.ceil(rows / _FLAT_LIST))
+    else:
+        lists = min(nlist or _default_lists(rows, train_rows), rows)
+        splits = min(splits, lists)
     how = "asked for" if kind != "auto" else "chosen"
     reason = (
-        f"{chosen} {how}: {rows} x {d} needs {rows * bytes_per_row / 1e9:.2f} GB as {chosen}, "
+        f"{chosen} {how}: {rows} x {d} needs {needed / 1e9:.2f} GB, "
         f"budget {memory_gb:g} GB a host, {splits} split{'s' if splits > 1 else ''}"
     )
-    return IndexSpec(chosen, d, rows, lists, vector_bytes(chosen, d), splits, reason)
+    return IndexSpec(chosen, d, rows, lists, splits, reason)
 
 
-def split_rows(rows: int, splits: int) -> list[tuple[int, int]]:
-    """First and last + 1 row of each split; sizes differ by one at most."""
-    edges = [rows * part // splits for part in range(splits + 1)]
-    return list(pairwise(edges))
+def split_lists(sizes: np.ndarray, splits: int) -> list[tuple[int, int]]:
+    """First and last + 1 list of each split: about as many vectors in each, at least one list.
+
+    Args:
+        sizes: int64 (m,), vectors of every list; m >= ``splits``.
+    """
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    edges = np.searchsorted(ends, ends[-1] * np.arange(splits + 1) // splits)
+    for number in range(1, splits):  # every split has a list, also where most lists are empty
+        edges[number] = min(max(edges[number], edges[number - 1] + 1), len(sizes) - splits + number)
+    edges[0], edges[-1] = 0, len(sizes)
+    return [(int(first), int(last)) for first, last in pairwise(edges)]
 
 
-def vector_bytes(kind: str, d: int) -> int:
-    """Bytes of one vector in the FAISS file: fp32, fp16, or one byte for 8 (else 4, 2, 1) dimensions."""
-    if kind == "ivfpq":
-        return d // next(width for width in (8, 4, 2, 1) if d % width == 0)
-    return {"flat": 4 * d, "ivf": 2 * d}[kind]
+def flat_lists(spec: IndexSpec, start: int, count: int) -> np.ndarray:
+    """The "lists" of an exact index' rows ``start`` to ``start + count``: equal runs of rows, int32."""
+    return (np.arange(start, start + count) * spec.nlist // spec.rows).astype(np.int32)
 
 
-def _smallest_sufficient(rows: int, d: int, budget: float) -> str:
-    if rows <= EXACT_ROWS and rows * vector_bytes("flat", d) <= budget:
-        return "flat"
-    return "ivf" if rows * (vector_bytes("ivf", d) + ID_BYTES) <= budget else "ivfpq"
+def row_bytes(d: int) -> int:
+    """Bytes of a vector in the index: fp16, and its row."""
+    return 2 * d + _ROW_BYTES
 
 
 def _default_lists(rows: int, train_rows: int) -> int:
     """4 sqrt(rows), as long as the sample has the 39 vectors a list that k-means asks for."""
-    return max(1, min(round(4 * math.sqrt(rows)), min(rows, train_rows) // 39))
+    return max(1, min(round(4 * math.sqrt(rows)), min(rows, train_rows or rows) // 39))

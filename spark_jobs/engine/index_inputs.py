@@ -12,12 +12,18 @@ from curation.csr import Csr
 from storage import tables
 from storage.vectors import column_to_vectors
 
-__all__ = ["read_concepts", "read_part", "read_vectors"]
+__all__ = ["read_concepts", "read_part", "read_vectors", "read_vectors_and_keys"]
 
 
 def read_vectors(address: str) -> np.ndarray:
     """Embeddings of one part, float16 (n, d)."""
     return column_to_vectors(tables.read_file(address, ["embedding"]).column("embedding"))
+
+
+def read_vectors_and_keys(address: str) -> tuple[pa.ChunkedArray, np.ndarray]:
+    """Keys and float16 embeddings (n, d) of one part."""
+    rows = tables.read_file(address, ["key", "embedding"])
+    return rows.column("key"), column_to_vectors(rows.column("embedding"))
 
 
 def read_part(images: str, captions: str) -> tuple[pa.ChunkedArray, np.ndarray, Csr]:

@@ -36,6 +36,7 @@ from spark_jobs import embed_images
 from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
+from tests.benchmarks.record import Entry, record
 from tests.corpora.ingest_inputs import encode
 
 
@@ -150,6 +151,9 @@ def main() -> None:
     if given.spark:
         with tempfile.TemporaryDirectory() as work:
             figures |= measure_spark(given.model, given.images, given.spark, Path(work))
+    ratio = figures["task over bare forward"]
+    what = f"the bare forward of {given.model} on decoded tensors, one core"
+    record(Entry("embed_job", figures["task, images/s"], "images/s", what, ratio, ">= 0.9"))
     for what, value in figures.items():
         print(f"{what:50s} {value:10.3g}")
     if given.out:

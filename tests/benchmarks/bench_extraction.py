@@ -21,6 +21,7 @@ import pyarrow as pa
 from curation.sampling import draw_words, write_prompts
 from curation.text.extraction import Extractor
 from curation.text.vocabulary import benchmark_classes, count_batch
+from tests.benchmarks.record import Entry, record
 
 FILLER = (
     "a the two of on in near with and is playing standing red small green old large under over wooden".split()
@@ -105,6 +106,9 @@ def main() -> None:
     rates = measure(given.captions, given.rounds)
     for what, rate in rates.items():
         print(f"{what:45s} {rate:12,.0f}")
+    few, many = (rates[f"searched for {size:,} concepts, captions/s"] for size in (min(SIZES), max(SIZES)))
+    what = f"the same with {min(SIZES):,} concepts instead of {max(SIZES):,}"
+    record(Entry("extraction", many, "captions/s", what, many / few, ">= 0.77"))
     if given.out:
         given.out.write_text(json.dumps(rates, indent=1) + "\n")
 

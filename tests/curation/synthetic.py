@@ -12,12 +12,14 @@ from curation.csr import Csr
 from curation.index import (
     IndexWriter,
     OpenIndex,
+    SearchTarget,
     caption_cosines,
     choose_index,
     concept_table,
-    fill_part,
+    lists_of,
     open_index,
     train,
+    tune,
 )
 from curation.moments import concept_sums, image_moments
 from curation.probe import Probe, fit_chosen, left_out_of, left_out_share
@@ -95,11 +97,11 @@ def build(
     nprobe: int = 0,
     queries: int = 200,
     target_recall: float = 0.99,
-    train_rows: int = 200_000,
+    train_rows: int = 0,
 ) -> OpenIndex:
     """The whole way: decide, train on a sample, fill unit by unit, join, open."""
     spec = choose_index(len(corpus), corpus.vectors.shape[1], memory_gb, kind, nlist, train_rows)
-    sample = np.sort(np.random.default_rng(1).permutation(len(corpus))[:train_rows])
+    sample = np.sort(np.random.default_rng(1).permutation(len(corpus))[: train_rows or spec.sample_rows])
     trained = train(corpus.vectors[sample], spec)
     table = concept_table(corpus.concepts, corpus.concept_embeddings, corpus.cosine_mean, corpus.cosine_std)
     with IndexWriter(folder, spec, trained, table) as writer:
@@ -108,9 +110,11 @@ def build(
             captions = corpus.captions.gather(np.arange(part.start, part.stop))
             vectors = corpus.vectors[part]
             cosines = caption_cosines(vectors, captions, corpus.concept_embeddings)
-            writer.add(corpus.keys[part], vectors, captions, cosines, fill_part(trained, vectors))
-        writer.finish(neighbours, nprobe, target_recall, queries)
-    return open_index(folder)
+            writer.add(corpus.keys[part], vectors, captions, cosines, lists_of(trained, vectors))
+        writer.finish()
+    index = open_index(folder)
+    index.nprobe = tune(index, SearchTarget(neighbours, nprobe, target_recall, queries)).nprobe
+    return index
 
 
 def probe_of(corpus: Corpus) -> Probe:

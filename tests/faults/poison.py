@@ -122,8 +122,8 @@ def _index_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]
         np.save(path, np.array([Payload(marker)], dtype=object), allow_pickle=True)
         return path.read_bytes().ljust(len(data), b"\0")[: len(data)]
 
-    yield poisoned("truncated", "index.faiss", lambda data: data[:-100])
-    yield poisoned("no FAISS file", "index.faiss", lambda data: payload(marker).ljust(len(data), b"\0"))
+    yield poisoned("truncated", "rows.npy", lambda data: data[:-100])
+    yield poisoned("no array", "list_offsets.npy", lambda data: payload(marker).ljust(len(data), b"\0"))
     yield poisoned("other dimension", "index.json", lambda data: data.replace(b'"d": 32', b'"d": 64'))
     yield poisoned("pickled description", "index.json", lambda _: payload(marker))
     yield poisoned("pickled vectors", "vectors.npy", objects)

@@ -16,9 +16,11 @@ from configs.loading import load_config
 from configs.schema import CocuConfig
 from curation.index import open_index
 from spark_jobs import build_archives, build_index
+from spark_jobs.archiving import neighbours
 from spark_jobs.engine import index_cache
 from spark_jobs.engine.index_cache import local_index
 from storage import tables
+from storage.units import Unit
 from tests.curation import naive
 from tests.curation.synthetic import Corpus, make_corpus
 from tests.spark_jobs.workspaces import write_workspace
@@ -98,37 +100,70 @@ def test_archives_of_the_jobs_equal_the_formula(spark, workspace):
     assert compared > 200
 
 
-def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(spark, workspace, tmp_path_factory):
-    whole = archives(spark, workspace, "index.kind=flat")
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(
+    spark, workspace, tmp_path_factory, kind
+):
+    kind = f"index.kind={kind}"
+    whole = archives(spark, workspace, kind)
     other = tmp_path_factory.mktemp("split")
     for table in ("pairs", "image_embeddings", "concepts", "pair_concepts"):
         (other / table).symlink_to(workspace / table)
-    budget = (ROWS + OTHERS) * 32 * 4 / 2.5 / 1e9
-    split = archives(spark, other, "index.kind=flat", f"index.memory_gb={budget}")
+    budget = (ROWS + OTHERS) * (32 * 2 + 8) / 2.5 / 1e9
+    split = archives(spark, other, kind, f"index.memory_gb={budget}")
     assert (len(index_of(workspace).splits), len(index_of(other).splits)) == (1, 3)
     assert split.equals(whole)
+    assert not (other / "archive_neighbours").exists()
+    assert tables.read_manifest(str(other), "archives").rows == ROWS + OTHERS
 
 
-@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
-def test_approximate_kinds_reach_their_recall_and_say_so(spark, workspace, kind):
-    found = archives(spark, workspace, f"index.kind={kind}", "archives.corpora=[mine]")
+def test_a_search_of_its_own_for_many_pairs_changes_no_archive(
+    spark, workspace, tmp_path_factory, monkeypatch
+):
+    expected = archives(spark, workspace, "index.kind=ivf")
+    other = tmp_path_factory.mktemp("apart")
+    for table in ("pairs", "image_embeddings", "concepts", "pair_concepts"):
+        (other / table).symlink_to(workspace / table)
+    monkeypatch.setattr(neighbours, "_LEAST_TASKS", 2)
+    assert archives(spark, other, "index.kind=ivf").equals(expected)
+
+
+def test_groups_of_a_search_keep_order_and_bounds():
+    units = [Unit(f"web/{number:05d}", rows) for number, rows in enumerate([2500] * 300 + [10, 60_000])]
+    groups = neighbours._groups(units, 8)
+    assert [unit for group in groups for unit in group] == units
+    assert len(groups) >= 16
+    sizes = [sum(unit.rows for unit in group) for group in groups]
+    assert max(sizes[:-1]) <= sum(unit.rows for unit in units) / 16
+    many = [Unit(f"web/{number:05d}", 2500) for number in range(10_000)]
+    assert max(sum(unit.rows for unit in group) for group in neighbours._groups(many, 8)) == 100_000
+    assert max(sum(unit.rows for unit in group) for group in neighbours._groups(many, 128)) <= 2**23 / 129
+
+
+def test_other_neighbours_and_another_recall_need_no_new_index(spark, workspace):
+    archives(spark, workspace, "index.kind=ivf")
+    built = tables.read_manifest(str(workspace), "index")
+    options = ("index.kind=ivf", "archives.neighbours=20", "index.target_recall=0.9", "overwrite=true")
+    found = archives(spark, workspace, *options)
+    assert max(map(len, found.column("neighbours").to_pylist())) == 20
+    again = tables.read_manifest(str(workspace), "index")
+    assert (again.recipe, again.extra) == (built.recipe, built.extra)
+    records = {
+        path.name: json.loads(path.read_text()) for path in index_of(workspace).folder.glob("search-*")
+    }
+    assert {record["neighbours"] for record in records.values()} == {8, 20}
+
+
+def test_inverted_lists_reach_their_recall_and_say_so(spark, workspace):
+    found = archives(spark, workspace, "index.kind=ivf", "archives.corpora=[mine]")
     assert found.num_rows == OTHERS
-    search = index_of(workspace).metadata["search"]
+    (record,) = index_of(workspace).folder.glob("search-*.json")
+    search = json.loads(record.read_text())
     assert search["recall"] >= 0.99
     assert search["reached"]
     assert (search["neighbours"], search["queries"]) == (8, 500)
-    built = tables.read_manifest(str(workspace), "index").recipe
-    more = archives(spark, workspace, f"index.kind={kind}", "archives.neighbours=40", "overwrite=true")
-    assert tables.read_manifest(str(workspace), "index").recipe == built  # the index stays
-    (note,) = (workspace / "index").glob("search-*-40.json")
-    noted = json.loads(note.read_text())
-    assert (noted["neighbours"], noted["reached"]) == (40, True)
-    assert {len(keys) for keys in more.column("neighbours").to_pylist()} == {
-        32
-    }  # of 40, the nearest are kept
-    assert noted["recall"] >= 0.99
     described = json.loads((index_of(workspace).folder / "index.json").read_text())
-    assert (described["kind"], described["rows"], described["d"]) == (kind, ROWS + OTHERS, 32)
+    assert (described["kind"], described["rows"], described["d"]) == ("ivf", ROWS + OTHERS, 32)
 
 
 def test_a_corpus_is_curated_against_anothers_index(spark, workspace):
@@ -196,7 +231,7 @@ def test_all_workers_of_a_host_share_one_copy(spark, workspace):
 
     def mapped(_: int) -> tuple[int, tuple[str, ...]]:
         index = local_index(*place)
-        assert index.splits[0].faiss.ntotal == index.rows
+        assert len(index.splits[0].lists.vectors) == index.rows
         lines = Path("/proc/self/maps").read_text().splitlines()
         return os.getpid(), tuple(sorted({line.split()[-1] for line in lines if "/index/" in line}))
 
@@ -204,7 +239,7 @@ def test_all_workers_of_a_host_share_one_copy(spark, workspace):
     (files,) = set(found.values())
     folder = os.path.realpath(index_of(workspace).folder)
     names = {os.path.relpath(os.path.realpath(file), folder) for file in files}
-    assert {"index.faiss", "vectors.npy", "keys.arrow", "cosines.npy", "concept_ids.npy"} <= names
+    assert {"rows.npy", "vectors.npy", "keys.arrow", "cosines.npy", "concept_ids.npy"} <= names
 
 
 def test_a_remote_index_is_fetched_once_and_checked(spark, workspace, monkeypatch, tmp_path):

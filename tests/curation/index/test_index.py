@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -16,17 +17,23 @@ from configs.errors import UserError
 from curation.index import (
     IndexWriter,
     OpenIndex,
+    SearchTarget,
     choose_index,
     concept_table,
     exact_search,
+    merge,
     open_index,
     place_on_device,
     search,
     train,
+    tune,
 )
 from curation.index.search import recall
+from curation.index.spec import row_bytes, split_lists
 from curation.keys import hash_keys
+from curation.mapped_files import file_checksum
 from curation.separation import separations
+from tests.curation.faiss_twin import faiss_twin
 from tests.curation.synthetic import Corpus, build, make_corpus
 
 ROWS = 2_000
@@ -35,6 +42,11 @@ ROWS = 2_000
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
     return make_corpus(ROWS, d=32, concepts=150)
+
+
+@pytest.fixture(scope="module")
+def big() -> Corpus:
+    return make_corpus(10_000, d=32, concepts=150, groups=300)
 
 
 @pytest.fixture(scope="module")
@@ -73,32 +85,42 @@ def test_auto_is_exact_while_that_is_cheap():
     assert choose_index(2_000, 512).kind == "flat"
 
 
-def test_auto_takes_fp16_lists_for_a_corpus_that_fits():
+def test_auto_takes_inverted_lists_above():
     spec = choose_index(2_751_755, 512, memory_gb=8)
-    assert (spec.kind, spec.splits, spec.factory) == ("ivf", 1, f"IVF{spec.nlist},SQfp16")
+    assert (spec.kind, spec.nlist, spec.splits) == ("ivf", round(4 * 2_751_755**0.5), 1)
 
 
-def test_auto_takes_product_codes_for_what_does_not_fit():
+def test_what_exceeds_the_budget_is_split():
     spec = choose_index(26_985_925, 512, memory_gb=8)
-    assert (spec.kind, spec.splits, spec.code_bytes) == ("ivfpq", 1, 64)
-
-
-def test_a_kind_that_was_asked_for_is_split_where_it_exceeds_the_budget():
-    spec = choose_index(14_517_984, 512, memory_gb=8, kind="flat")
-    assert spec.kind == "flat"
-    assert spec.splits == 4
-    assert 14_517_984 * 512 * 4 / spec.splits <= 8e9
+    assert (spec.kind, spec.splits) == ("ivf", 4)
+    assert 26_985_925 * (1024 + 8) / spec.splits <= 8e9 < 26_985_925 * (1024 + 8) / (spec.splits - 1)
 
 
 def test_lists_have_enough_training_vectors():
-    spec = choose_index(26_985_925, 512, memory_gb=8, train_rows=200_000)
-    assert 200_000 / spec.nlist >= 39
+    assert 200_000 / choose_index(26_985_925, 512, train_rows=200_000).nlist >= 39
+    every = choose_index(26_985_925, 512)
+    assert every.nlist == round(4 * 26_985_925**0.5)
+    assert every.sample_rows / every.nlist >= 39
+
+
+@pytest.mark.parametrize("sizes", [[5, 0, 0, 7, 1, 9, 30, 2], [0, 0, 0, 1], [4] * 9])
+@pytest.mark.parametrize("splits", [1, 2, 3, 4])
+def test_every_list_lies_in_one_split_and_no_split_is_without_lists(sizes, splits):
+    edges = split_lists(np.array(sizes), splits)
+    assert [number for first, last in edges for number in range(first, last)] == list(range(len(sizes)))
+    assert all(last > first for first, last in edges)
+
+
+def test_splits_are_about_equal():
+    sizes = np.random.default_rng(0).integers(0, 500, 1000)
+    parts = [sizes[first:last].sum() for first, last in split_lists(sizes, 7)]
+    assert max(parts) - min(parts) <= 2 * sizes.max()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "hnsw"}, "auto, flat, ivf, ivfpq"),
+        ({"kind": "hnsw"}, "auto, flat, ivf"),
         ({"memory_gb": 0.0}, "index.memory_gb"),
         ({"rows": 0}, "run embed_images"),
     ],
@@ -139,20 +161,51 @@ def test_another_corpus_loses_no_neighbour_to_the_exclusion(corpus, flat):
     assert np.array_equal(with_keys[0], without[0])
 
 
-@pytest.mark.parametrize("kind", ["ivf", "ivfpq"])
-def test_inverted_lists_reach_the_recall_they_say(corpus, tmp_path, kind):
-    index = build(corpus, tmp_path / kind, kind, queries=400, nlist=20)
-    assert index.metadata["search"]["reached"]
-    assert index.metadata["search"]["recall"] >= 0.99
-    assert index.nprobe < 20
+def test_inverted_lists_reach_the_recall_they_say(corpus, tmp_path):
+    index = build(corpus, tmp_path / "ivf", "ivf", queries=400, nlist=20)
+    said = tune(index, SearchTarget(8, queries=400))
+    assert said.reached
+    assert said.recall >= 0.99
+    assert said.nprobe == index.nprobe < 20
     rows = np.arange(1, ROWS, 5)
     anchors, keys = queries(corpus, rows)
     found, similarities = search(index, anchors, 8, keys)
     true = brute_force(corpus, rows, 8)
     assert recall(found, true) >= 0.98
-    # What is found carries exact similarities, not those of the codes.
     exact = (anchors[:, None].astype(np.float64) * corpus.vectors[found]).sum(axis=2)
     assert np.allclose(similarities, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("nprobe", [1, 3, 20])
+@pytest.mark.parametrize("neighbours", [1, 8, 150, 700])
+def test_nothing_in_the_lists_that_are_visited_is_missed(corpus, tmp_path, nprobe, neighbours):
+    """Against brute force over the rows of the ``nprobe`` lists whose centres are nearest, in double precision."""
+    index = build(corpus, tmp_path / "ivf", "ivf", nlist=20, nprobe=nprobe)
+    lists, rows = index.splits[0].lists, np.arange(3, ROWS, 11)
+    list_of = np.repeat(np.arange(20), np.diff(lists.offsets))[np.argsort(lists.rows)]
+    anchors = corpus.vectors[rows].astype(np.float64)
+    visited = np.argsort(-(anchors @ index.centroids.T.astype(np.float64)), axis=1)[:, :nprobe]
+    similar = anchors @ corpus.vectors.astype(np.float64).T
+    similar[~(list_of[None, :, None] == visited[:, None, :]).any(axis=2)] = -np.inf
+    similar[np.arange(len(rows)), rows] = -np.inf
+    order = np.lexsort((np.broadcast_to(np.arange(ROWS), similar.shape), -similar), axis=1)[:, :neighbours]
+    expected = np.where(np.isfinite(np.take_along_axis(similar, order, 1)), order, -1)
+    found, similarities = search(index, *queries(corpus, rows)[:1], neighbours, queries(corpus, rows)[1])
+    assert np.array_equal(found >= 0, expected >= 0)
+    near = np.where(expected >= 0, np.take_along_axis(similar, order, 1), 0)
+    assert np.allclose(similarities, near, atol=1e-6)
+    other = (found != expected).nonzero()  # in single precision neighbours this close may change places
+    assert np.allclose(similar[other[0], found[other]], near[other], atol=1e-6)
+    assert len(other[0]) <= 0.001 * found.size
+    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in found)
+
+
+def test_faiss_finds_the_same_in_the_same_lists(corpus, tmp_path):
+    index = build(corpus, tmp_path / "ivf", "ivf", nlist=20, nprobe=4)
+    twin = faiss_twin(index)
+    anchors, _ = queries(corpus, np.arange(0, ROWS, 3))
+    _, theirs = twin.search(anchors, 8, params=faiss.SearchParametersIVF(nprobe=4))
+    assert recall(search(index, anchors, 8)[0], theirs) > 0.999  # all but equal similarities in another order
 
 
 def test_nprobe_is_the_fewest_that_reaches_the_target(tmp_path):
@@ -160,24 +213,44 @@ def test_nprobe_is_the_fewest_that_reaches_the_target(tmp_path):
     index = build(spread, tmp_path / "ivf", "ivf", queries=300, nlist=20)
     chosen = index.nprobe
     assert chosen > 1
-    fewer = build(spread, tmp_path / "fewer", "ivf", queries=300, nlist=20, nprobe=chosen - 1)
-    assert fewer.metadata["search"]["recall"] < 0.99
-    assert not fewer.metadata["search"]["reached"]
+    fewer = tune(index, SearchTarget(8, nprobe=chosen - 1, queries=300))
+    assert fewer.nprobe == chosen - 1
+    assert fewer.recall < 0.99
+    assert not fewer.reached
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
-def test_splits_find_what_the_whole_finds(corpus, tmp_path, kind):
-    size = choose_index(ROWS, 32, kind=kind, nlist=16)
-    budget = ROWS * (size.code_bytes + (0 if kind == "flat" else 8)) / 3.0 * 1.0001 / 1e9
-    whole = build(corpus, tmp_path / "whole", kind, nlist=16)
-    split = build(corpus, tmp_path / "split", kind, nlist=16, memory_gb=budget, unit_rows=270)
-    assert (len(whole.splits), len(split.splits)) == (1, 3)
-    anchors, keys = queries(corpus, np.arange(0, ROWS, 3))
-    # Every list and every candidate, so that nothing but the splitting can differ.
-    for index in (whole, split):
-        index.nprobe, index.refine = 16, 64
-    for one, other in zip(search(whole, anchors, 8, keys), search(split, anchors, 8, keys), strict=True):
-        assert np.array_equal(one, other)
+def test_more_neighbours_and_a_higher_recall_take_more_lists(tmp_path):
+    index = build(make_corpus(ROWS, noise=3.0), tmp_path / "ivf", "ivf", nlist=40)
+    targets = (SearchTarget(8, recall=0.8), SearchTarget(8), SearchTarget(64), SearchTarget(64, recall=1.0))
+    visits = [tune(index, target).nprobe for target in targets]
+    assert visits == sorted(visits)
+    assert visits[0] < visits[1] < visits[-1]
+
+
+def test_more_lists_than_there_are_is_an_error(corpus, tmp_path):
+    index = build(corpus, tmp_path / "ivf", "ivf", nlist=20)
+    with pytest.raises(UserError, match=r"index\.nprobe is 21 .* 20 or less"):
+        tune(index, SearchTarget(nprobe=21))
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize("splits", [2, 8])
+def test_splits_find_what_the_whole_finds(big, tmp_path, kind, splits):
+    """All splits opened at once, and each on its own with its results merged: the same to the last bit."""
+    budget = len(big) * row_bytes(32) / (splits - 0.5) / 1e9
+    whole = build(big, tmp_path / "whole", kind, nlist=40)
+    split = build(big, tmp_path / "split", kind, nlist=40, memory_gb=budget, unit_rows=970)
+    assert (len(whole.splits), len(split.splits)) == (1, splits)
+    assert whole.nprobe == split.nprobe < 40
+    anchors, keys = queries(big, np.arange(0, len(big), 9))
+    expected = search(whole, anchors, 8, keys)
+    one_by_one = [
+        search(replace(open_index(split.folder, splits=[n]), nprobe=split.nprobe), anchors, 8, keys)
+        for n in range(splits)
+    ]
+    for found in (search(split, anchors, 8, keys), merge(one_by_one, 8)):
+        for one, other in zip(found, expected, strict=True):
+            assert np.array_equal(one, other)
 
 
 def test_a_result_does_not_depend_on_the_batch(corpus, flat):
@@ -190,7 +263,7 @@ def test_a_result_does_not_depend_on_the_batch(corpus, flat):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_equal_images_come_in_the_order_of_their_rows(corpus, tmp_path, kind):
-    """100 copies of one image, scattered: the L first of them, whatever FAISS's heap kept."""
+    """100 copies of one image, scattered: the L first of them, whatever else ties."""
     copies = np.sort(np.random.default_rng(0).permutation(ROWS)[:100])
     vectors = corpus.vectors.copy()
     vectors[copies] = vectors[copies[0]]
@@ -234,7 +307,7 @@ def test_gpu_without_one_is_refused_and_auto_says_why_it_uses_the_cpu(flat):
 @pytest.mark.skipif(
     not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()), reason="no GPU or no faiss-gpu"
 )
-@pytest.mark.parametrize("kind", ["flat", "ivfpq"])
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_the_gpu_finds_the_true_neighbours(corpus, tmp_path, kind):
     index = build(corpus, tmp_path / kind, kind, nlist=16)
     assert place_on_device(index, "gpu") == "exact search on the GPU"
@@ -246,7 +319,7 @@ def test_the_gpu_finds_the_true_neighbours(corpus, tmp_path, kind):
 # --- the folder -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf", "ivfpq"])
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_the_index_does_not_depend_on_the_units(corpus, tmp_path, kind):
     one = build(corpus, tmp_path / "one", kind, unit_rows=ROWS, nlist=8)
     many = build(corpus, tmp_path / "many", kind, unit_rows=97, nlist=8)
@@ -258,7 +331,8 @@ def test_side_arrays_are_those_of_the_corpus(corpus, flat):
     assert flat.captions.to_lists() == corpus.captions.to_lists()
     assert flat.concepts.to_pylist() == corpus.concepts.to_pylist()
     assert np.array_equal(flat.concept_embeddings, corpus.concept_embeddings)
-    assert np.array_equal(flat.splits[0].vectors, corpus.vectors)
+    assert np.array_equal(flat.splits[0].lists.vectors, corpus.vectors)
+    assert np.array_equal(flat.splits[0].lists.rows, np.arange(ROWS))
     images = corpus.vectors[corpus.captions.row_ids()].astype(np.float64)
     expected = (images * corpus.concept_embeddings[corpus.captions.values]).sum(axis=1)
     assert np.allclose(flat.cosines, expected, atol=1e-6)
@@ -266,10 +340,12 @@ def test_side_arrays_are_those_of_the_corpus(corpus, flat):
     assert np.array_equal(flat.separation, separations(flat.captions.values, flat.cosines, *statistics))
 
 
-def test_files_are_mapped_not_read(flat):
-    assert isinstance(flat.splits[0].vectors, np.memmap)
+def test_files_are_mapped_not_read(flat_folder):
+    before = pa.total_allocated_bytes()
+    flat = open_index(flat_folder)
+    assert isinstance(flat.splits[0].lists.vectors, np.memmap)
     assert isinstance(flat.cosines, np.memmap)
-    assert pa.total_allocated_bytes() < flat.metadata["files"]["keys.arrow"]["bytes"] + (1 << 20)
+    assert pa.total_allocated_bytes() - before < flat.metadata["files"]["keys.arrow"]["bytes"]
 
 
 def test_every_file_is_described_and_passes_the_full_check(flat_folder, flat):
@@ -279,9 +355,7 @@ def test_every_file_is_described_and_passes_the_full_check(flat_folder, flat):
     assert open_index(flat_folder, check="full").rows == ROWS
 
 
-@pytest.mark.parametrize(
-    "name", ["index.faiss", "vectors.npy", "keys.arrow", "concepts.arrow", "offsets.npy"]
-)
+@pytest.mark.parametrize("name", ["rows.npy", "vectors.npy", "keys.arrow", "concepts.arrow", "offsets.npy"])
 def test_a_truncated_file_is_refused(copy, name):
     data = (copy / name).read_bytes()
     (copy / name).write_bytes(data[: len(data) // 2])
@@ -313,22 +387,33 @@ def test_pickled_objects_are_not_loaded(copy):
         open_index(copy)
 
 
-def test_faiss_file_of_another_index_is_refused(copy):
-    other = faiss.IndexFlatIP(16)
-    other.add(np.zeros((4, 16), np.float32))
-    faiss.write_index(other, str(copy / "index.faiss"))
-    metadata = json.loads((copy / "index.json").read_text())
-    metadata["files"]["index.faiss"]["bytes"] = (copy / "index.faiss").stat().st_size
-    (copy / "index.json").write_text(json.dumps(metadata))
-    with pytest.raises(UserError, match="4 vectors of dimension 16"):
+def rewritten(folder: Path, name: str, array: np.ndarray) -> None:
+    """Another array under that name, and an index.json that agrees with it."""
+    np.save(folder / name, array)
+    metadata = json.loads((folder / "index.json").read_text())
+    metadata["files"][name] = {"bytes": (folder / name).stat().st_size, "crc32": file_checksum(folder / name)}
+    (folder / "index.json").write_text(json.dumps(metadata))
+
+
+def test_vectors_of_another_dimension_are_refused(copy):
+    rewritten(copy, "vectors.npy", np.zeros((ROWS, 16), np.float16))
+    with pytest.raises(UserError, match=r"vectors\.npy holds float16 \(2000, 16\)"):
         open_index(copy)
 
 
-def test_a_file_that_is_no_faiss_index_is_refused(copy):
-    size = (copy / "index.faiss").stat().st_size
-    (copy / "index.faiss").write_bytes(b"junk" * (size // 4) + b"!" * (size % 4))
-    with pytest.raises(UserError, match="not a FAISS index"):
+@pytest.mark.parametrize("offsets", [[0, 5], [1, ROWS], [0, ROWS + 1]])
+def test_lists_that_do_not_end_with_the_vectors_are_refused(copy, offsets):
+    rewritten(copy, "list_offsets.npy", np.array(offsets))
+    with pytest.raises(UserError, match=r"list_offsets\.npy and rows\.npy .* do not fit"):
         open_index(copy)
+
+
+def test_rows_out_of_range_fail_the_full_check(copy):
+    rows = np.load(copy / "rows.npy")
+    rows[3] = ROWS
+    rewritten(copy, "rows.npy", rows)
+    with pytest.raises(UserError, match=r"rows\.npy .* do not fit"):
+        open_index(copy, check="full")
 
 
 def test_another_format_and_no_index_are_refused(copy, tmp_path):
@@ -346,12 +431,7 @@ def test_another_format_and_no_index_are_refused(copy, tmp_path):
 def test_concept_ids_out_of_range_fail_the_full_check(copy, flat):
     ids = np.load(copy / "concept_ids.npy")
     ids[3] = 10_000
-    np.save(copy / "concept_ids.npy", ids)
-    metadata = json.loads((copy / "index.json").read_text())
-    from curation.mapped_files import file_checksum
-
-    metadata["files"]["concept_ids.npy"]["crc32"] = file_checksum(copy / "concept_ids.npy")
-    (copy / "index.json").write_text(json.dumps(metadata))
+    rewritten(copy, "concept_ids.npy", ids)
     with pytest.raises(UserError, match="do not fit"):
         open_index(copy, check="full")
 

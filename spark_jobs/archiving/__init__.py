@@ -1,0 +1,1 @@
+"""What build_archives is made of."""

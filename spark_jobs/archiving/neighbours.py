@@ -1,0 +1,198 @@
+"""The search of build_archives as a stage of its own: many pairs against one split of the index.
+
+A list's vectors are read once for all pairs of a task, so a task takes up to 100,000 of them. Of an index in
+splits it reads one; tasks come split after split, so that a host has one of them in memory at a time. What they
+find is a table of its own, `archive_neighbours`, with a part for every part of `pairs` and split; the archives'
+tasks merge these by similarity. It is removed when the archives are complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark import TaskContext
+from pyspark.resource import ResourceProfile
+from pyspark.sql import SparkSession
+
+from configs.schema import ArchivesConfig, CocuConfig
+from curation import index as faiss_index
+from curation.archives import neighbours_of
+from curation.index.search import Neighbours
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.index_cache import local_index
+from spark_jobs.engine.index_inputs import read_vectors_and_keys
+from spark_jobs.engine.table_job import TableJob
+from spark_jobs.engine.units import part_address
+from spark_jobs.engine.waves import attempt_name
+from storage import tables
+from storage.tables import Manifest
+from storage.units import Part, Unit, UnitRecord
+
+__all__ = [
+    "TABLE",
+    "Place",
+    "find_neighbours",
+    "placed_index",
+    "read_neighbours",
+    "searched_apart",
+    "task_threads",
+]
+
+TABLE = "archive_neighbours"
+Place = tuple[str, str, str]
+"""Workspace, folder relative to `index/`, and recipe of an index."""
+
+_LEAST_TASKS = 16  # what is left of a search that is cut short is little, and larger tasks read less
+_MOST_PAIRS = 100_000
+_MOST_NEIGHBOURS = 1 << 23  # found by a task at once: about 600 MB with what finding them takes
+
+
+def searched_apart(index: Manifest, units: int) -> bool:
+    """Whether the search is worth a stage of its own: the index is in splits, or there are many pairs."""
+    return index.extra["index"]["splits"] > 1 or units >= 2 * _LEAST_TASKS
+
+
+def find_neighbours(
+    session: SparkSession,
+    config: CocuConfig,
+    units: Sequence[Unit],
+    index: Manifest,
+    nprobe: int,
+    inputs: dict[str, str],
+    profile: ResourceProfile | None,
+) -> dict[str, tuple[str, ...]]:
+    """For every unit the addresses of its parts of `archive_neighbours`, one a split.
+
+    Args:
+        session: where to run it.
+        config: whose section `archives` says what is searched for.
+        units: of the archives; the first entry of a payload is the address of the embeddings.
+        index: its manifest.
+        nprobe: lists that a query visits.
+        inputs: recipes of the tables that go in.
+        profile: of the tasks.
+    """
+    options = config.archives
+    place = (config.workspace, index.extra["folder"], index.recipe)
+    splits = index.extra["index"]["splits"]
+    groups = _groups(units, options.retrieved)
+    searches = [
+        Unit(_split_name(group[0].name, split), sum(unit.rows for unit in group), _payload(group, place, split, nprobe, options))
+        for split in range(splits)
+        for group in groups
+    ]  # fmt: skip
+    settings = {
+        "neighbours": options.retrieved,
+        "include_anchor": options.include_anchor or options.ranking == "compat",
+        "nprobe": nprobe,
+        "groups": len(groups),
+    }
+    job = TableJob(
+        job="build_archives",
+        table=TABLE,
+        settings=settings,
+        inputs=inputs,
+        units=searches,
+        task=search_unit,
+        what="searches",
+        profile=profile,
+    )
+    left = tables.find_manifest(config.workspace, TABLE)
+    if left is not None and left.recipe != job.recipe:  # of a run with other settings that was cut short
+        tables.remove_table(config.workspace, TABLE)
+    parts = {part.name: part_address(manifest, part) for manifest in [build_table(session, config, job)] for part in manifest.parts}  # fmt: skip
+    return {
+        unit.name: tuple(parts[_split_name(unit.name, split)] for split in range(splits)) for unit in units
+    }
+
+
+def search_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Neighbours of a group of parts in one split (runs on an executor)."""
+    members, place, split, nprobe, options = unit.payload
+    index, _ = placed_index(place, options.device, split)
+    index.nprobe = nprobe
+    read = [read_vectors_and_keys(address) for _, address in members]
+    keys = pa.chunked_array([chunk for part in read for chunk in part[0].chunks], pa.string())
+    found = neighbours_of(keys, np.concatenate([part[1] for part in read]), index, options, task_threads())
+    parts, start = [], 0
+    for (name, _), (some, _) in zip(members, read, strict=True):
+        rows = _to_table(found, slice(start, start + len(some)), index.rows)
+        file = tables.part_path(recipe, _split_name(name, split), attempt_name())
+        count = tables.write_part(folder, file, rows, rows.schema)
+        parts.append(Part(_split_name(name, split), file, count))
+        start += len(some)
+    return UnitRecord(unit.name, tuple(parts), start, extra={"device": index.device})
+
+
+def read_neighbours(addresses: Sequence[str], neighbours: int) -> Neighbours:
+    """What was found for one part of `pairs` in all splits, merged."""
+    return faiss_index.merge([_from_table(tables.read_file(address)) for address in addresses], neighbours)
+
+
+def task_threads() -> int:
+    """Cores of the task that calls."""
+    context = TaskContext.get()
+    return max(1, context.cpus()) if context else 1
+
+
+@lru_cache(maxsize=1)
+def placed_index(place: Place, device: str, split: int | None = None) -> tuple[faiss_index.OpenIndex, str]:
+    """The index or one split of it, opened once a Python worker, on the GPU where that is asked for and possible.
+
+    Returns:
+        The index, and what was done in words.
+    """
+    index = local_index(*place)
+    if split is not None:
+        index = faiss_index.open_index(index.folder, splits=[split])
+    return index, faiss_index.place_on_device(index, device)
+
+
+def _groups(units: Sequence[Unit], neighbours: int) -> list[list[Unit]]:
+    """Units that are searched for together: more the more there are, whatever the cluster, in their order."""
+    most = min(_MOST_PAIRS, _MOST_NEIGHBOURS // (neighbours + 1))
+    pairs = max(1, sum(unit.rows for unit in units) // _LEAST_TASKS)
+    groups: list[list[Unit]] = []
+    held = 0
+    for unit in units:
+        if not groups or held + unit.rows > min(most, pairs):
+            groups.append([])
+            held = 0
+        groups[-1].append(unit)
+        held += unit.rows
+    return groups
+
+
+def _payload(
+    group: Sequence[Unit], place: Place, split: int, nprobe: int, options: ArchivesConfig
+) -> tuple[Any, ...]:
+    return tuple((unit.name, unit.payload[0]) for unit in group), place, split, nprobe, options
+
+
+def _split_name(name: str, split: int) -> str:
+    return f"{name}.split{split:03d}"
+
+
+def _to_table(found: Neighbours, part: slice, index_rows: int) -> pa.Table:
+    rows, similarities = found[0][part], found[1][part]
+    kept = rows.astype(np.int32 if index_rows < 2**31 else np.int64)
+    width = rows.shape[1]
+    columns = {"rows": kept, "similarities": similarities}
+    return pa.table(
+        {
+            name: pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), width)
+            for name, values in columns.items()
+        }
+    )
+
+
+def _from_table(table: pa.Table) -> Neighbours:
+    rows, similarities = (
+        table.column(name).combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+        for name in ("rows", "similarities")
+    )
+    return rows.astype(np.int64), similarities
