@@ -7,15 +7,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow.fs as pafs
-
 from configs.errors import UserError
 from configs.schema import CorpusConfig
-from corpora.folder_runs import cut_into_runs, own_files, relative_files
+from corpora.folder_runs import FolderRun, folder_runs, own_runs
 from corpora.samples import Suffixes
 from corpora.table_layout import TableLayout, find_layout
-from storage.addresses import join, list_folder, resolve
-from storage.listing import Entry
+from storage.addresses import join
+from storage.listing import Entry, list_entries, stamp_of
 from storage.patterns import expand, find
 
 __all__ = ["Shard", "list_shards"]
@@ -36,7 +34,10 @@ _ENDING = re.compile(r"\.(tar|tgz|parquet|csv|tsv|tab|txt|zip)(\.(gz|bz2|zst))?$
 
 @dataclass(frozen=True)
 class Shard:
-    """What one task reads. ``start`` and ``end`` are bytes of a table, ``files`` some of a folder; without, all."""
+    """What one task reads. ``start`` and ``end`` are bytes of a table, ``files`` some of a folder; without, all.
+
+    ``stamp`` tells whether its files are still those that were listed: their sizes and times.
+    """
 
     corpus: str
     name: str
@@ -48,6 +49,7 @@ class Shard:
     layout: TableLayout | None = None
     tables: tuple[tuple[str, TableLayout], ...] = ()
     files: tuple[str, ...] = field(repr=False, default=())
+    stamp: str = ""
 
 
 def list_shards(corpus: CorpusConfig) -> list[Shard]:
@@ -80,30 +82,27 @@ def list_shards(corpus: CorpusConfig) -> list[Shard]:
 def _file_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     files = _files(corpus, entries)
     return [
-        Shard(corpus.name, name, file, corpus.format, corpus)
-        for name, file in zip(_names(files), files, strict=True)
+        Shard(corpus.name, name, file.address, corpus.format, corpus, stamp=stamp_of([file]))
+        for name, file in zip(_names([file.address for file in files]), files, strict=True)
     ]
 
 
-def _files(corpus: CorpusConfig, entries: Iterable[Entry]) -> list[str]:
+def _files(corpus: CorpusConfig, entries: Iterable[Entry]) -> list[Entry]:
     """A folder stands for the files in it that have the format's suffix."""
     wanted = _SUFFIXES[corpus.format]
-    found: list[str] = []
+    found: list[Entry] = []
     for entry in entries:
         if not entry.is_folder:
-            found.append(entry.address)
+            found.append(entry)
             continue
-        infos = list_folder(*resolve(entry.address))
-        names = [
-            info.base_name
-            for info in infos
-            if info.type == pafs.FileType.File
-            and info.base_name.endswith(wanted)
-            and not info.base_name.startswith((".", "_"))
+        inside = [
+            file
+            for file in list_entries(entry.address)
+            if not file.is_folder and file.name.endswith(wanted) and not file.name.startswith((".", "_"))
         ]
-        if not names:
+        if not inside:
             raise UserError(f"corpus '{corpus.name}': no {' or '.join(wanted)} files in {entry.address}")
-        found.extend(join(entry.address, name) for name in names)
+        found.extend(inside)
     return found
 
 
@@ -123,32 +122,26 @@ def _safe(part: str) -> str:
 def _folder_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     """One shard a folder (img2dataset's 00000, 00001, ...); large ones, and the root's own files, are cut."""
     suffixes = Suffixes.of(corpus)
-    labels: list[str] = []
-    found: list[tuple[str, tuple[str, ...]]] = []
+    runs: list[FolderRun] = []
     names: list[str] = []
     for entry in entries:
-        address = entry.address
         if not entry.is_folder:
-            raise UserError(f"corpus '{corpus.name}': {address} is a file; format 'files' takes folders")
-        infos = list_folder(*resolve(address))
-        names.extend(info.base_name for info in infos)
-        for start, files in cut_into_runs(own_files(infos, suffixes), suffixes, FILES_A_SHARD):
-            labels.append(join(address, f"files-{start:08d}"))
-            found.append((address, tuple(files)))
-        below = [info.base_name for info in infos if info.type == pafs.FileType.Directory]
-        for folder in (join(address, name) for name in below if not name.startswith((".", "_"))):
-            filesystem, inner = resolve(folder)
-            paths = relative_files(list_folder(filesystem, inner, recursive=True), inner)
-            runs = cut_into_runs(paths, suffixes, FILES_A_SHARD)
-            whole = len(runs) < 2  # its task lists it again, so that no paths need to be sent
-            labels.extend([folder] if whole else [join(folder, f"files-{start:08d}") for start, _ in runs])
-            found.extend([(folder, ())] if whole else [(folder, tuple(files)) for _, files in runs])
-    if not found:
+            raise UserError(
+                f"corpus '{corpus.name}': {entry.address} is a file; format 'files' takes folders"
+            )
+        inside = list_entries(entry.address)
+        names.extend(file.name for file in inside)
+        runs.extend(own_runs(entry.address, inside, suffixes, FILES_A_SHARD))
+        for folder in inside:
+            if folder.is_folder and not folder.name.startswith((".", "_")):
+                files = list_entries(folder.address, recursive=True)
+                runs.extend(folder_runs(folder.address, files, suffixes, FILES_A_SHARD))
+    if not runs:
         seen = f"; it holds {', '.join(names[:5])}" if names else ""
         raise UserError(f"corpus '{corpus.name}': no folders and no images in {corpus.path}{seen}")
     return [
-        Shard(corpus.name, name, address, corpus.format, corpus, files=files)
-        for name, (address, files) in zip(_names(labels), found, strict=True)
+        Shard(corpus.name, name, run.folder, corpus.format, corpus, files=run.files, stamp=run.stamp)
+        for name, run in zip(_names([run.label for run in runs]), runs, strict=True)
     ]
 
 
@@ -156,32 +149,37 @@ def _table_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]
     """Ranges of bytes of each file, so that one large TSV is read by many tasks."""
     shards = []
     files = _files(corpus, entries)
-    for name, address in zip(_names(files), files, strict=True):
+    for name, file in zip(_names([file.address for file in files]), files, strict=True):
+        address, size, stamp = file.address, file.size, stamp_of([file])
         layout = find_layout(corpus, address, ((corpus.image_column,),), ((corpus.caption_column,),))
-        filesystem, path = resolve(address)
-        size = filesystem.get_file_info(path).size or 0
         whole = address.endswith((".gz", ".bz2", ".zst"))  # has to be read from its beginning
         starts = [0] if whole else list(range(0, max(size, 1), RANGE_BYTES))
         for number, start in enumerate(starts):
             end = 0 if len(starts) == 1 else min(start + RANGE_BYTES, size)
             label = name if len(starts) == 1 else f"{name}-{number:05d}"
-            shards.append(Shard(corpus.name, label, address, corpus.format, corpus, start, end, layout))
+            shard = Shard(corpus.name, label, address, corpus.format, corpus, start, end, layout, stamp=stamp)
+            shards.append(shard)
     return shards
 
 
 def _zip_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
-    """One shard a zip; every one knows the tables with the captions (see zip_reader)."""
+    """One shard a zip; every one knows the tables with the captions (see yfcc14m.py)."""
     keys = ((corpus.image_column,), ("file",), ("photo_hash",), ("hash",))
     captions = ((corpus.caption_column,), ("title", "description"), ("description",), ("title",))
-    tables = tuple(
-        (address, find_layout(corpus, address, keys, captions)) for address in _files(corpus, entries)
-    )
-    filesystem, path = resolve(corpus.image_root)
-    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
-        zips = expand(join(corpus.image_root, "**", "*.zip"))
-    else:
-        zips = expand(corpus.image_root)
+    files = _files(corpus, entries)
+    tables = tuple((file.address, find_layout(corpus, file.address, keys, captions)) for file in files)
+    zips = find(corpus.image_root)
+    if len(zips) == 1 and zips[0].is_folder:
+        zips = find(join(corpus.image_root, "**", "*.zip"))
     return [
-        Shard(corpus.name, name, address, corpus.format, corpus, tables=tables)
-        for name, address in zip(_names(zips), zips, strict=True)
+        Shard(
+            corpus.name,
+            name,
+            file.address,
+            corpus.format,
+            corpus,
+            tables=tables,
+            stamp=stamp_of([file, *files]),
+        )
+        for name, file in zip(_names([file.address for file in zips]), zips, strict=True)
     ]

@@ -7,7 +7,6 @@ from them and a training set cannot.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, rejects_table
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
-from storage.listing import file_sizes
+from storage.listing import look_up, stamp_of
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 from storage.vectors import vectors_to_column
@@ -141,10 +140,9 @@ def _settings(config: CocuConfig) -> dict[str, Any]:
 
 
 def _fingerprint(sources: Sequence[Source]) -> str:
-    """Which files there are and how large they are."""
+    """Which files there are, how large and of when."""
     addresses = [address for source in sources for address in (source.vectors, source.metadata)]
-    lines = [f"{address} {size}" for address, size in zip(addresses, file_sizes(addresses), strict=True)]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    return stamp_of(entry for entry in look_up(addresses) if entry is not None)
 
 
 def pairs_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:

@@ -6,7 +6,6 @@ it holds. These part files are the units of all later jobs.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
@@ -18,13 +17,13 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
+from corpora.fingerprint import fingerprint
 from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
-from corpora.shards import Shard, list_shards
+from corpora.shards import list_shards
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
-from storage.listing import file_sizes
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 
@@ -80,7 +79,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         job="ingest",
         table="pairs",
         settings={"ingest": settings, "corpora": [to_plain(corpus) for corpus in corpora]},
-        inputs={"shards": _fingerprint(shards)},
+        inputs={"shards": fingerprint(corpora, shards)},
         units=units,
         task=ingest_unit,
         finish=insist_on_pairs,
@@ -128,16 +127,6 @@ def _why(manifest: Manifest, units: Sequence[UnitRecord]) -> str:
         .to_pylist()[0]
     )
     return f"{text}, the first {row['key']}: {row['reason']}, {row['detail'] or 'no detail'}"
-
-
-def _fingerprint(shards: list[Shard]) -> str:
-    """Which shards there are and how large their files are; the bytes are not read for it."""
-    sizes = file_sizes([shard.address for shard in shards])
-    lines = [
-        f"{shard.corpus}/{shard.name} {shard.start} {shard.end} {size}"
-        for shard, size in zip(shards, sizes, strict=True)
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:

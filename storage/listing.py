@@ -7,6 +7,7 @@ for at once.
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ import pyarrow.fs as pafs
 
 from storage.addresses import is_local, list_folder, resolve, split
 
-__all__ = ["Entry", "entry_of", "file_sizes", "look_up"]
+__all__ = ["Entry", "entry_of", "list_entries", "look_up", "stamp_of"]
 
 _LIST_FROM = 32  # files wanted of one folder, from where on it is listed whole
 _AT_ONCE = 16
@@ -34,11 +35,39 @@ class Entry:
     modified: int = 0
     """nanoseconds since 1970; 0 where the store does not tell"""
 
+    @property
+    def name(self) -> str:
+        """The last part of the address."""
+        return self.address.rpartition("/")[2]
+
 
 def entry_of(root: str, path: str, info: pafs.FileInfo) -> Entry:
     """Of what Arrow tells; ``root`` is what stands before a path in an address (:func:`split`)."""
     folder = info.type == pafs.FileType.Directory
     return Entry(f"{root}{path}", folder, 0 if folder else info.size or 0, info.mtime_ns or 0)
+
+
+def list_entries(folder: str, recursive: bool = False) -> list[Entry]:
+    """What is in a folder, sorted by address.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    filesystem, path = resolve(folder)
+    root = split(folder)[0]
+    infos = list_folder(filesystem, path, recursive=recursive, must_exist=True)
+    return [entry_of(root, info.path, info) for info in infos]
+
+
+def stamp_of(entries: Iterable[Entry]) -> str:
+    """What changes when one of some files is another one: a hash of their addresses, sizes and times."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        if not entry.is_folder:
+            digest.update(
+                f"{entry.address}\0{entry.size}\0{entry.modified}\n".encode("utf-8", "surrogateescape")
+            )
+    return digest.hexdigest()[:16]
 
 
 def look_up(addresses: Iterable[str]) -> list[Entry | None]:
@@ -62,11 +91,6 @@ def look_up(addresses: Iterable[str]) -> list[Entry | None]:
     return [
         entry_of(root, path, found[root, path]) if (root, path) in found else None for _, path, root in wanted
     ]
-
-
-def file_sizes(addresses: Iterable[str]) -> list[int]:
-    """Bytes of each file; 0 for folders and what is not there."""
-    return [0 if entry is None else entry.size for entry in look_up(addresses)]
 
 
 def _groups(filesystem: pafs.FileSystem, paths: Sequence[str]) -> list[Sequence[str]]:

@@ -10,12 +10,13 @@ import pyarrow.fs as pafs
 
 from configs.schema import IngestConfig
 from corpora.captions import Problem, longest_caption_bytes
-from corpora.folder_runs import named_files, relative_files
+from corpora.folder_runs import named_files, relative_paths
 from corpora.members import Members
 from corpora.reasons import Reason
 from corpora.samples import MOST_JSON_BYTES, Part, Sample, Suffixes, too_big
 from corpora.shards import Shard
-from storage.addresses import join, list_folder, resolve
+from storage.addresses import join, resolve
+from storage.listing import list_entries
 
 __all__ = ["image_below", "read_folder"]
 
@@ -28,9 +29,7 @@ def read_folder(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     filesystem, root = resolve(shard.address)
     suffixes = Suffixes.of(shard.options)
-    paths = shard.files or relative_files(
-        list_folder(filesystem, root, recursive=True, must_exist=True), root
-    )
+    paths = shard.files or relative_paths(list_entries(shard.address, recursive=True), shard.address)
     members = Members(suffixes)
     for path, name in named_files(paths, suffixes):
         wanted = name is not None and name.suffix in suffixes.known

@@ -28,9 +28,12 @@ class TableJob:
     what: str = "pairs"
     profile: ResourceProfile | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    # Counted up when the job's code gives other rows for the same settings and inputs: what an older version has
+    # begun is not finished by a newer one.
+    revision: int = 1
     finish: Callable[[Manifest], None] | None = None  # last checks before the table becomes visible
 
     @property
     def recipe(self) -> str:
         """The hash that names this table's content."""
-        return tables.make_recipe(self.job, self.settings, self.inputs)
+        return tables.make_recipe(f"{self.job}-{self.revision}", self.settings, self.inputs)

@@ -28,7 +28,7 @@ from spark_jobs.export_training import export_unit
 from spark_jobs.ingest import check, ingest_unit
 from storage import addresses, tables
 from storage.addresses import is_readable, resolve
-from storage.listing import file_sizes
+from storage.listing import look_up
 from storage.patterns import expand, expand_braces
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
@@ -258,7 +258,7 @@ def test_sizes_are_asked_in_one_go(store, tmp_path):
     store("s3a://bucket/a", b"123")
     store("s3a://bucket/c", b"")
     names = ["s3a://bucket/a", str(tmp_path / "b"), "s3a://bucket/a", "s3a://bucket/c", str(tmp_path)]
-    assert file_sizes(names) == [3, 2, 3, 0, 0]
+    assert [entry and entry.size for entry in look_up(names)] == [3, 2, 3, 0, 0]
 
 
 def test_no_corpora_is_said_before_spark_starts():

@@ -23,7 +23,7 @@ from corpora.images import prepare_image
 from corpora.reasons import EXPLANATIONS, Reason
 from corpora.shards import list_shards
 from spark_jobs.ingest import ingest_unit
-from storage import addresses
+from storage import listing
 from storage.units import Unit
 from tests.corpora.ingest_inputs import (
     encode,
@@ -284,12 +284,12 @@ def test_files_that_vanish_while_their_folder_is_read(tmp_path, monkeypatch):
     corpus = CorpusConfig("web", "files", str(tmp_path / "in"))
 
     def listed_then_gone(*arguments, **options):
-        found = addresses.list_folder(*arguments, **options)
+        found = listing.list_entries(*arguments, **options)
         for gone in ("a.jpg", "c.txt"):
             (folder / gone).unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr("corpora.readers.image_folder.list_folder", listed_then_gone)
+    monkeypatch.setattr("corpora.readers.image_folder.list_entries", listed_then_gone)
     found = ingest(corpus, tmp_path / "out")
     assert list(found.by_sample()) == ["b", "d"]
     assert found.reasons == {"a": "missing_image", "c": "missing_caption"}
