@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from configs.errors import run_entry
 from configs.schema import CocuConfig
+from spark_jobs.engine.task_errors import as_user_errors
 from spark_jobs.reporting.page import load_report_data, render_report
 from storage import tables
 
@@ -43,7 +44,8 @@ def main() -> None:
         config = parse_arguments(argv, "report", HELP, ["report"])
         check_workspace(config, create=False)
         check(config)
-        run(None, config)
+        with as_user_errors():
+            run(None, config)
         return 0
 
     run_entry(work, sys.argv[1:])

@@ -61,10 +61,12 @@ def job_entry(
         check_workspace(config)
         check(config)
         from spark_jobs.engine.session import open_session
+        from spark_jobs.engine.task_errors import as_user_errors
 
         session = open_session(config)
         try:
-            run(session, config)
+            with as_user_errors():
+                run(session, config)
         finally:
             session.stop()
         return 0

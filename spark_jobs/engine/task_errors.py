@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
+from collections.abc import Iterator
 
 from configs.errors import UserError
 
-__all__ = ["translated"]
+__all__ = ["as_user_errors", "translated"]
 
 _USER_ERROR = re.compile(r"(?:configs\.errors\.)?UserError: (.+)")
-# No space (28), read-only (30), quota (122), no right (13).
-_DISK_ERROR = re.compile(r"(?:OSError|PermissionError): (\[Errno (?:28|30|122|13)\][^\n]*)")
+_DISK_ERRORS = (
+    errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+)  # fmt: skip
+_DISK_ERROR = re.compile(
+    rf"(?:OS|Permission|NotADirectory|IsADirectory|FileExists)Error: (\[Errno (?:{'|'.join(map(str, _DISK_ERRORS))})\][^\n]*)"
+)
+_STORE_ERROR = re.compile(r"([^\n]*AWS Error (?:ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID)[^\n]*)")
 _SPARK_DISK_ERROR = re.compile(r"java\.io\.IOException: (No space left on device|Read-only file system)")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _NO_PYTHON = re.compile(r'Cannot run program "([^"]+)"')
 
 
+@contextlib.contextmanager
+def as_user_errors() -> Iterator[None]:
+    """Around a whole job: what ends it is the user's mistake where it is one, whoever met it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        found = translated(error)
+        if found is error:
+            raise
+        raise found from error
+
+
 def translated(error: BaseException) -> BaseException:
     """The user's mistake that a task met, if that is what ended the Spark job."""
     text = str(error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return UserError(
+            f"cannot write: {' '.join(text.split())}; mend the rights or the path, then run again"
+        )
     if found := _USER_ERROR.search(text):
         return UserError(found.group(1).strip())
     if found := _DISK_ERROR.search(text):
         return UserError(
             f"a task could not write: {found.group(1).strip()}; free space or mend the rights, then run again"
+        )
+    if found := _STORE_ERROR.search(text):
+        return UserError(
+            f"the store refused: {found.group(1).strip()[:300]}; see that bucket and credentials are right on driver "
+            f"and executors"
         )
     if found := _SPARK_DISK_ERROR.search(text):
         return UserError(
