@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from configs.text_files import read_lines
-from curation.text.nouns import noun_phrases, word_list
+from curation.text.nouns import noun_phrases
+from curation.text.word_sorts import word_list
 from curation.text.words import fold, fold_phrase, match_words, tokens
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "class_names",
     "count_batch",
     "leak_report",
+    "may_be_concept",
+    "mostly_nouns",
     "noun_phrases",
     "read_stop_words",
     "read_vocabulary",
@@ -32,18 +35,37 @@ __all__ = [
 _HERE = files("curation.text")  # a folder, or inside of cocu.zip on executors
 _Words = tuple[str, ...]
 _FRAGMENT = 0.85  # share of a part's captions that have the longer phrase
+_NOUN_SHARE = 0.5  # least share of a word's captions in which it is a noun
 
 
 def count_batch(captions: pa.Array | Sequence[str | None], max_words: int = 4) -> pa.RecordBatch:
-    """In how many of these captions each noun or phrase occurs: concept string, count int64."""
+    """How often words and phrases occur in these captions: concept string, count int64, seen int64.
+
+    ``count`` is the number of captions in which a noun or phrase is read; ``seen`` that of the captions that
+    have the word at all, as whatever kind of word ("orange" as a colour), and the same as ``count`` for phrases.
+    Words that are never nouns here have the count 0: they may be nouns in other batches.
+    """
     counts: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     for caption in captions.to_pylist() if isinstance(captions, pa.Array) else captions:
         if caption:
             counts.update(noun_phrases(caption, max_words))
+            seen.update(set(match_words(caption)))
+    names = list({**counts, **seen})
+    columns = [[counts[name] for name in names], [seen.get(name, counts[name]) for name in names]]
     return pa.RecordBatch.from_arrays(
-        [pa.array(list(counts), pa.string()), pa.array(list(counts.values()), pa.int64())],
-        ["concept", "count"],
+        [pa.array(names, pa.string()), *(pa.array(column, pa.int64()) for column in columns)],
+        ["concept", "count", "seen"],
     )
+
+
+def mostly_nouns(rows: Iterable[tuple[str, int, int]]) -> list[tuple[str, int]]:
+    """(concept, count) of the (concept, count, seen) that are nouns in at least half of the captions with the word.
+
+    The extraction finds words whatever they are: a word that is a colour or a deed in most captions ("orange",
+    "splash") would be found where there is no such thing.
+    """
+    return [(concept, count) for concept, count, seen in rows if count and count >= _NOUN_SHARE * seen]
 
 
 def select(
@@ -58,7 +80,8 @@ def select(
     """The vocabulary: what is frequent enough, no stop word, not held out; most frequent first, ties by name.
 
     Concepts that are the same to the extraction ("T-shirt" and "t shirts") become one, with the counts added,
-    under the more frequent name. A phrase goes too if its last word is a stop word ("side view"), and a mined
+    under the more frequent name. A phrase goes too if its last word is a stop word ("side view"; but not one that
+    is so only by itself, as in "parking lot"), and a mined
     piece that hardly occurs outside one longer phrase ("decker bus", the "polar" of "polar bear").
     ``hold_out`` holds words, phrases or benchmark names (:func:`benchmark_classes`); a concept is held out if
     it has one of them as whole words ("dining table" for "table"). ``keep_order`` is for a user's list: neither
@@ -67,7 +90,7 @@ def select(
     Raises:
         UserError: an entry of ``hold_out`` that looks like a misspelt benchmark.
     """
-    stops = {fold_phrase(word) for word in stop_words} | (set() if keep_order else _stop_words())
+    stops = {fold_phrase(word) for word in stop_words}
     merged = _merged(counts)
     fragments = set() if keep_order else _fragments(dict(merged))
     held = _held_out(hold_out)
@@ -77,13 +100,26 @@ def select(
         for concept, count in merged
         if count >= min_count
         and concept not in fragments
-        and fold_phrase(concept) not in stops
-        and fold(concept.rpartition(" ")[2].lower()) not in stops
+        and not _is_stopped(concept, stops, stops)
+        and (keep_order or may_be_concept(concept))
         and not _holds(tuple(match_words(concept)), held, longest)
     ]
     if not keep_order:
         chosen.sort(key=lambda entry: (-entry[1], entry[0]))
     return chosen[:max_concepts]
+
+
+def may_be_concept(concept: str) -> bool:
+    """Neither the concept is in the built-in lists of stop words, nor the phrase's last word in the stricter one."""
+    return not _is_stopped(
+        concept, _stop_words("stop_words.txt", "stop_alone.txt"), _stop_words("stop_words.txt")
+    )
+
+
+def _is_stopped(concept: str, whole: Collection[str], last: Collection[str]) -> bool:
+    return fold_phrase(concept) in whole or fold(concept.rpartition(" ")[2].lower()) in (
+        last if " " in concept else whole
+    )
 
 
 def _merged(counts: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -201,6 +237,6 @@ def leak_report(concepts: Iterable[str]) -> dict[str, tuple[int, int, list[str]]
     return report
 
 
-@lru_cache(maxsize=1)
-def _stop_words() -> frozenset[str]:
-    return frozenset(word_list("stop_words.txt"))
+@lru_cache(maxsize=2)
+def _stop_words(*names: str) -> frozenset[str]:
+    return frozenset(word for name in names for word in word_list(name))

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from configs.errors import UserError, run_entry
 from configs.output_folder import make_output_folder
-from curation.text.vocabulary import count_batch, read_vocabulary, select
+from curation.text.vocabulary import count_batch, mostly_nouns, read_vocabulary, select
 from evaluation.semantic_gap.archives import read_archives
 from evaluation.semantic_gap.comparison import Gap, measure_gap
 from evaluation.semantic_gap.labels import LabelMatcher, read_synonyms
@@ -199,7 +199,7 @@ def _open_truth(
         concepts = list(dict.fromkeys(read_vocabulary(options.vocabulary)))
     else:
         batch = count_batch([text for picture in several for text in picture.captions])
-        counts = zip(*(batch.column(place).to_pylist() for place in (0, 1)), strict=True)
+        counts = mostly_nouns(zip(*(column.to_pylist() for column in batch.columns), strict=True))
         concepts = [concept for concept, _ in select(counts, min_count=_MIN_COUNT)]
         notes.append(
             f"labels are the {len(concepts):,} nouns that {_MIN_COUNT} or more captions name; or give --vocabulary"

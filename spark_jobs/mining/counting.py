@@ -69,7 +69,10 @@ def lines_of(chosen: Sequence[tuple[str, int]], path: str) -> list[int]:
 def count_concepts(
     session: SparkSession, pairs: Manifest, max_words: int, min_count: int, limit: int
 ) -> list[tuple[str, int]]:
-    """In how many captions each noun or noun phrase occurs, most frequent first; counted by Spark."""
+    """In how many captions each noun or noun phrase occurs, most frequent first; counted by Spark.
+
+    Words that are no nouns in most of their captions are left out (:func:`vocabulary.mostly_nouns`).
+    """
     addresses = [unit.payload[0] for unit in units_of(pairs)]
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -80,11 +83,11 @@ def count_concepts(
 
     frame = (
         session.range(0, len(addresses), 1, len(addresses))
-        .mapInArrow(count, "concept string, count long")
+        .mapInArrow(count, "concept string, count long, seen long")
         .groupBy("concept")
-        .agg(sql.sum("count").alias("count"))
+        .agg(sql.sum("count").alias("count"), sql.sum("seen").alias("seen"))
         .where(sql.col("count") >= min_count)
         .orderBy(sql.desc("count"), "concept")
         .limit(limit)
     )
-    return [(row[0], int(row[1])) for row in frame.collect()]
+    return vocabulary.mostly_nouns((row[0], int(row[1]), int(row[2])) for row in frame.collect())

@@ -12,12 +12,68 @@ from curation.text import vocabulary
 from curation.text.words import fold_phrase
 
 
+def _rows(captions):
+    return list(
+        zip(*(column.to_pylist() for column in vocabulary.count_batch(captions).columns), strict=True)
+    )
+
+
 def test_counts_are_numbers_of_captions():
-    batch = vocabulary.count_batch(pa.array(["a dog and a dog", "dogs", None, "", "a cat"]))
-    assert dict(zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)) == {
-        "dog": 2,
-        "cat": 1,
-    }
+    rows = _rows(pa.array(["a dog and a dog", "dogs", None, "", "a black cat"]))
+    assert sorted(rows) == [("a", 0, 2), ("and", 0, 1), ("black", 0, 1), ("cat", 1, 1), ("dog", 2, 2)]
+
+
+def test_words_that_are_seldom_nouns_are_no_concepts():
+    """The extraction would find them where they are colours or deeds."""
+    captions = ["an orange cat", "an orange", "the orange car", "orange grass"]
+    captions += ["a man on a swing", "a girl swings", "a traffic light", "light snow", "a lamp gives a light"]
+    rows = _rows(captions)
+    assert {row for row in rows if row[0] in ("orange", "swing", "light", "traffic light")} == {
+        ("orange", 1, 4), ("swing", 1, 2), ("light", 2, 3), ("traffic light", 1, 1),
+    }  # fmt: skip
+    kept = dict(vocabulary.mostly_nouns(rows))
+    assert {"cat": 1, "car": 1, "swing": 1, "light": 2, "traffic light": 1}.items() <= kept.items()
+    assert not {"orange", "a", "the", "on"} & set(kept)
+
+
+@pytest.mark.parametrize("word", "city town market shop foot frame corner village family friend fan".split())
+def test_visible_things_are_no_stop_words(word):
+    assert vocabulary.may_be_concept(word)
+    assert set(vocabulary.select([(word, 3), (f"old {word}", 3)])) == {(word, 3), (f"old {word}", 3)}
+
+
+def test_some_words_are_stopped_alone_and_others_as_the_last_word_too():
+    things = ["parking lot", "parking meter", "bus stop", "fruit stand", "tank top", "ski jump", "video game"]
+    others = [
+        "lot",
+        "meter",
+        "stop",
+        "stand",
+        "top",
+        "jump",
+        "game",
+        "view",
+        "side view",
+        "photo",
+        "wedding photo",
+    ]
+    counts = [(name, 3) for name in (*things, *others)]
+    assert {name for name, _ in vocabulary.select(counts)} == set(things)
+    user = vocabulary.select(
+        [("bus stop", 1), ("stop", 1), ("bus", 1)], stop_words=["stops"], keep_order=True
+    )
+    assert user == [("bus", 1)]
+
+
+def test_html_and_names_of_files_leave_no_concept():
+    captions = [
+        "a dog &amp; a cat &quot;asleep&quot; &nbsp;&lt;br&gt;<br/> on a bed",
+        "IMG_2041.jpg dog", "DSC dog.png", "http://www.example.org/photo.html a dog", "img dsc jpeg amp dog gif",
+    ]  # fmt: skip
+    counts = vocabulary.mostly_nouns(_rows(captions))
+    words = {word for name, _ in vocabulary.select(counts) for word in name.split()}
+    assert {"dog", "cat", "bed"} <= words
+    assert not words & set("amp quot nbsp lt gt br img jpg dsc png http www org html jpeg gif".split())
 
 
 def test_selection_filters_and_orders():
