@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from demo.captions import concept_forms, full_caption, singular_forms
+from demo.captions import concept_forms, full_caption, singular_forms, write_caption
+from demo.samples import CAPTION_STREAM
 from demo.scenes import LABELS, MINIMUM_SHARE, Scene, make_scene
 
 __all__ = [
@@ -33,17 +34,21 @@ _CHUNK = 250
 
 @dataclass(frozen=True)
 class SceneSet:
-    """pictures (n, side, side, 3) uint8; visible (n, labels) bool; counts (n, labels) uint8 of instances."""
+    """pictures (n, side, side, 3) uint8; visible (n, labels) bool; counts (n, labels) uint8 of instances; n captions.
+
+    A caption is what the demo's pairs have: one or two things named, the rest left out.
+    """
 
     pictures: np.ndarray
     visible: np.ndarray
     counts: np.ndarray
+    captions: list[str]
 
 
-def draw_view(seed: tuple[int, ...], side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def draw_view(seed: tuple[int, ...], side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, str]:
     """A scene through CLIP's eyes: short side resized to ``side`` (bicubic), middle cut out; truth of that part.
 
-    Returns the picture (side, side, 3) uint8, visible (labels,) bool and counts (labels,) uint8.
+    Returns the picture (side, side, 3) uint8, visible (labels,) bool, counts (labels,) uint8 and the caption.
     """
     scene = make_scene(seed)
     rows, columns = scene.mask.shape
@@ -54,16 +59,15 @@ def draw_view(seed: tuple[int, ...], side: int) -> tuple[np.ndarray, np.ndarray,
     areas = np.bincount(scene.mask[top : top + short, left : left + short].ravel(), minlength=len(LABELS))
     visible = areas >= MINIMUM_SHARE * short * short
     counts = np.array([scene.counts.get(label, 1) for label in LABELS], np.uint8)
-    return picture, visible, counts
+    caption, _ = write_caption(scene, np.random.default_rng((*seed, CAPTION_STREAM)))
+    return picture, visible, counts, caption
 
 
-def _draw_chunk(
-    seed: int, stream: int, first: int, last: int, side: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _draw_chunk(seed: int, stream: int, first: int, last: int, side: int) -> SceneSet:
     cv2.setNumThreads(1)
     views = [draw_view((seed, stream, number), side) for number in range(first, last)]
-    pictures, visible, counts = zip(*views, strict=True)
-    return np.stack(pictures), np.stack(visible), np.stack(counts)
+    pictures, visible, counts, captions = zip(*views, strict=True)
+    return SceneSet(np.stack(pictures), np.stack(visible), np.stack(counts), list(captions))
 
 
 def draw_set(seed: int, stream: int, scenes: int, side: int, processes: int) -> SceneSet:
@@ -75,8 +79,12 @@ def draw_set(seed: int, stream: int, scenes: int, side: int, processes: int) -> 
     else:
         with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
             parts = list(pool.map(_draw_chunk, *zip(*jobs, strict=True)))
-    pictures, visible, counts = zip(*parts, strict=True)
-    return SceneSet(np.concatenate(pictures), np.concatenate(visible), np.concatenate(counts))
+    return SceneSet(
+        np.concatenate([part.pictures for part in parts]),
+        np.concatenate([part.visible for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+        [caption for part in parts for caption in part.captions],
+    )
 
 
 def write_texts(

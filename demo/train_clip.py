@@ -7,6 +7,9 @@ that the contrastive loss counts every fitting pair as positive, not only the pi
 Two habits of large CLIPs are trained in because the ranking divides cosines by cosines: all of them are positive
 (pictures and texts lie in narrow cones), and a word that says nothing about pictures has nearly the same cosine with
 every picture.
+
+``--captions own`` learns from the demo's own captions instead, one fixed caption a scene and the truth unseen: what a
+corpus without any help from outside would teach. docs/training.md says what archives that gives.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ from demo.clip_data import (
 from demo.clip_quality import Quality, measure_quality
 from demo.scenes import LABELS
 
-__all__ = ["main", "matching_loss", "train"]
+__all__ = ["main", "matching_loss", "own_texts", "train"]
 
 FOLDER = Path(__file__).parent / "clip"
 MARGIN = 8
@@ -136,31 +139,50 @@ def _faster_dtype(model: torch.nn.Module, batch_size: int, side: int) -> torch.d
     return min(seconds, key=seconds.__getitem__)
 
 
-def _batch_loss(
-    parts: _Parts, scenes: SceneSet, rows: np.ndarray, rng: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of the pictures ``rows`` with new texts for them, and all cosines (B, T)."""
+def _full_texts(scenes: SceneSet, rows: np.ndarray, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+    """New texts of all that is visible and a prompt for every label; bool (B, T): everything named can be seen."""
     texts, named = write_texts(rng, scenes.visible[rows], scenes.counts[rows])
     named = np.concatenate([named, np.eye(len(LABELS), dtype=bool)])
-    # A text fits a picture in which everything that it names can be seen.
     unseen = (~scenes.visible[rows]).astype(np.float32) @ named.T.astype(np.float32)
-    fits = torch.from_numpy(unseen < 0.5)
+    return texts + label_prompts(rng), unseen < 0.5
+
+
+def own_texts(scenes: SceneSet, rows: np.ndarray, _rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+    """The scenes' own captions; bool (B, B): the picture's, or the same words."""
+    texts = [scenes.captions[row] for row in rows]
+    return texts, np.array([[one == other for other in texts] for one in texts])
+
+
+_TEXTS = {"full": _full_texts, "own": own_texts}
+
+
+def _batch_loss(
+    parts: _Parts, scenes: SceneSet, rows: np.ndarray, rng: np.random.Generator, captions: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss of the pictures ``rows`` with texts for them, and all cosines (B, T)."""
+    texts, fitting = _TEXTS[captions](scenes, rows, rng)
+    fits = torch.from_numpy(fitting)
     side = scenes.pictures.shape[1] - MARGIN
     pixels = (_batch_pixels(scenes, rows, side, rng) - parts.mean) / parts.std
     with torch.autocast("cpu", torch.bfloat16, enabled=parts.dtype == torch.bfloat16):
         image = parts.model.encode_image(pixels)
     image = functional.normalize(image.float(), dim=-1)
-    tokens = parts.tokenizer(texts + label_prompts(rng) + neutral_texts(rng, parts.tokenizer, _NEUTRAL_TEXTS))
+    tokens = parts.tokenizer(texts + neutral_texts(rng, parts.tokenizer, _NEUTRAL_TEXTS))
     text = functional.normalize(parts.model.encode_text(tokens), dim=-1)
-    text, neutral = text[: len(named)], text[len(named) :]
+    text, neutral = text[: len(texts)], text[len(texts) :]
     loss = matching_loss(image, text, fits, parts.model.logit_scale.exp())
     return loss + _RANGE_WEIGHT * range_loss(image, text, neutral), (image @ text.t()).detach()
 
 
 def train(
-    scenes: SceneSet, steps: int, batch_size: int, seed: int, peak_rate: float = 1.5e-3
+    scenes: SceneSet,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    captions: str = "full",
+    peak_rate: float = 1.5e-3,
 ) -> torch.nn.Module:
-    """Train a new model of model.json on ``scenes`` and return it in eval mode."""
+    """Train a new model of model.json on ``scenes`` with ``captions`` (full or own); returns it in eval mode."""
     torch.manual_seed(seed)
     rng = np.random.default_rng((seed, TRAIN_STREAM, 1 << 30))
     parts = _new_model(batch_size, scenes.pictures.shape[1] - MARGIN)
@@ -173,7 +195,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = rate
         rows = rng.choice(len(scenes.pictures), batch_size, replace=False)
-        loss, cosines = _batch_loss(parts, scenes, rows, rng)
+        loss, cosines = _batch_loss(parts, scenes, rows, rng, captions)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -211,6 +233,12 @@ def save(model: torch.nn.Module, path: Path) -> None:
     temporary.replace(path)
 
 
+_CAPTIONS = {
+    "full": "name random parts of everything visible, and with every text known to fit or not",
+    "own": "are the demo's own: one or two things named, one caption a scene",
+}
+
+
 def _readme(options: argparse.Namespace, quality: Quality, minutes: float, path: Path) -> str:
     worst = sorted(quality.average_precision.items(), key=lambda item: item[1])
     rows = "\n".join(
@@ -223,8 +251,8 @@ ModifiedResNet at 128 pixels, a two-layer text transformer over CLIP's full voca
 demo's drawn world and nothing else, and is loaded by the same calls as `ViT-B-16`.
 
 Made by `make demo-clip` (`python -m demo.train_clip --scenes {options.scenes} --steps {options.steps}
---batch-size {options.batch_size} --seed {options.seed}`) in {minutes:.0f} minutes on {torch.get_num_threads()} CPU
-threads, from drawn scenes whose captions name random parts of everything visible. Their seeds are not those of the
+--batch-size {options.batch_size} --seed {options.seed} --captions {options.captions}`) in {minutes:.0f} minutes on {torch.get_num_threads()} CPU
+threads, from drawn scenes whose captions {_CAPTIONS[options.captions]}. Their seeds are not those of the
 demo's pairs or evaluation scenes. Training again gives like figures, not the same bytes: the processor decides
 between float32 and bfloat16.
 
@@ -259,6 +287,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--test-scenes", type=int, default=2000, help="unseen scenes to judge by (default %(default)s)"
     )
+    parser.add_argument(
+        "--captions", choices=sorted(_TEXTS), default="full", help="of all that is visible, or the demo's own"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
     parser.add_argument(
         "--out", type=Path, default=FOLDER, help="folder for weights.safetensors and README.md"
@@ -274,7 +305,7 @@ def main(argv: list[str]) -> None:
     print(f"drawing {options.scenes:,} scenes", flush=True)
     scenes = draw_set(options.seed, TRAIN_STREAM, options.scenes, side + MARGIN, options.threads)
     print(f"training, {(time.perf_counter() - start) / 60:.1f} min so far", flush=True)
-    model = train(scenes, options.steps, options.batch_size, options.seed)
+    model = train(scenes, options.steps, options.batch_size, options.seed, options.captions)
     minutes = (time.perf_counter() - start) / 60
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "weights.safetensors"

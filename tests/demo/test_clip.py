@@ -8,10 +8,11 @@ import torch
 
 import demo
 from configs.schema import ClipConfig
+from demo.captions import concept_forms
 from demo.clip_data import TEST_STREAM, draw_set, label_prompts, write_texts
 from demo.clip_quality import average_precision, measure_quality
 from demo.scenes import LABELS
-from demo.train_clip import LEAST_COSINE, NEUTRAL_COSINE, main, matching_loss, range_loss
+from demo.train_clip import LEAST_COSINE, NEUTRAL_COSINE, main, matching_loss, own_texts, range_loss
 from models.clip import load_clip
 
 FOLDER = Path(demo.__file__).parent / "clip"
@@ -121,9 +122,25 @@ def test_training_texts_name_only_what_the_view_shows():
     assert not (named & ~drawn.visible).any()
 
 
+def test_own_captions_name_little_of_what_the_view_shows_and_fit_their_own_picture_alone():
+    drawn = draw_set(1, TEST_STREAM, 30, 48, 1)
+    rows = np.array([3, 7, 3, 11])
+    texts, fits = own_texts(drawn, rows, np.random.default_rng(0))
+    assert texts == [drawn.captions[row] for row in (3, 7, 3, 11)]
+    for one, row in enumerate(fits):
+        assert row.tolist() == [text == texts[one] for text in texts]
+    words = concept_forms().values()
+    named = sum(any(form in text.lower() for form in forms) for text in drawn.captions for forms in words)
+    assert named < 0.5 * drawn.visible.sum()
+
+
 @pytest.mark.slow
-def test_training_writes_weights_that_open_clip_loads(tmp_path, capsys):
-    main(f"--scenes 64 --steps 4 --batch-size 32 --test-scenes 60 --threads 1 --out {tmp_path}".split())
+@pytest.mark.parametrize("captions", ["full", "own"])
+def test_training_writes_weights_that_open_clip_loads(tmp_path, capsys, captions):
+    sizes = "--scenes 64 --steps 4 --batch-size 32 --test-scenes 60 --threads 1"
+    main(f"{sizes} --captions {captions} --out {tmp_path}".split())
     assert "label mAP" in capsys.readouterr().out
     assert (tmp_path / "weights.safetensors").stat().st_size <= 8_000_000
-    assert "| label mAP" in (tmp_path / "README.md").read_text()
+    readme = (tmp_path / "README.md").read_text()
+    assert "| label mAP" in readme
+    assert f"--captions {captions}" in readme
