@@ -85,7 +85,7 @@ soak: setup ## archives while executors are killed at random (ARGS="--minutes 30
 	@python -m tests.faults.soak $(ARGS)
 
 ##@ For developers
-.PHONY: bench quality demo-clip format
+.PHONY: bench quality demo-clip demo-groupvit format
 BENCHES := groupvit reader decode evaluation embed archives extraction quality ingest
 bench: setup ## the benchmarks one after another (BENCHES="groupvit reader"; scale takes an hour)
 	@for name in $(BENCHES); do echo; echo "== bench_$$name"; python -m tests.benchmarks.bench_$$name $(ARGS) || exit 1; done
@@ -93,6 +93,8 @@ quality: setup ## rankings against what captions left out; prints a table, write
 	@python -m tests.benchmarks.bench_quality $(if $(DATA),--data $(DATA)) --out quality.json $(ARGS)
 demo-clip: setup ## train the demo's tiny CLIP again
 	@python -m demo.train_clip $(ARGS)
+demo-groupvit: setup ## train the demo's GroupViT again, on 30,000 scenes curated for it (hours)
+	@python -m demo.train_groupvit $(ARGS)
 format: setup ## ruff --fix and ruff format
 	@ruff check --fix . ; ruff format .
 

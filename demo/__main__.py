@@ -1,33 +1,34 @@
 """`make demo`: scenes, curation, training, evaluation and report, each by its real entry.
 
-Every step is the command that a user would type; it is printed before it runs. The summary of the whole
-lands in `workspace/demo/summary.json`.
+Every step is the command that a user would type; it is printed before it runs. Minutes do not teach a GroupViT to
+segment, so it goes on from demo/groupvit, which the same commands trained for hours on other scenes
+(`make demo-groupvit`): that model is evaluated on unseen scenes, trained for about a minute on the pairs that were
+curated here, and evaluated again. The summary of the whole lands in `workspace/demo/summary.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from configs.errors import UserError, run_entry
+from configs.errors import run_entry
 from configs.loading import load_config
 from configs.schema import CocuConfig
 from demo.gap import measure_gap
+from demo.scene_pictures import write_pictures
+from demo.segmentation import evaluate_command, read_segmentation
+from demo.steps import Steps
 from storage import tables
 
 __all__ = ["main"]
 
 CONFIG = "configs/demo.yaml"
-_BACKGROUND_THRESHOLD = "0.1"
+_PICTURES = 8
 
 
 def main(argv: list[str]) -> int:
@@ -48,75 +49,44 @@ def main(argv: list[str]) -> int:
     config = load_config(arguments.config, arguments.overrides)
     source = Path(config.report.truth).parent
     common = ["--config", arguments.config, *arguments.overrides]
-    started = time.monotonic()
-    seconds: dict[str, float] = {}
-
-    def step(name: str, command: list[str]) -> None:
-        begun = time.monotonic()
-        print(f"\n$ {shlex.join(command)}", flush=True)
-        code = subprocess.run([*_resolved(command)], env=_environment()).returncode
-        if code:
-            raise UserError(f"the step '{name}' ended with exit code {code}; its message is above")
-        seconds[name] = round(time.monotonic() - begun, 1)
-
-    scenes = [
-        "--pairs",
-        str(arguments.pairs),
-        "--eval-scenes",
-        str(arguments.eval_scenes),
-        "--seed",
-        str(arguments.seed),
-    ]
-    step("generate", ["python", "-m", "demo.generate", "--out", str(source), *scenes])
-    step("curate", ["spark-submit", "spark_jobs/pipeline.py", *common])
+    started, steps = time.monotonic(), Steps()
+    numbers = ["--pairs", str(arguments.pairs), "--eval-scenes", str(arguments.eval_scenes)]
+    numbers += ["--seed", str(arguments.seed)]
+    steps.run("generate", ["python", "-m", "demo.generate", "--out", str(source), *numbers])
+    steps.run("curate", ["spark-submit", "spark_jobs/pipeline.py", *common])
     summary = _curation_summary(config, source)
-    summary["seconds"]["generate"] = seconds["generate"]
-    summary["seconds"]["curation, with Spark's start"] = seconds["curate"]
+    summary["seconds"]["generate"] = steps.seconds["generate"]
+    summary["seconds"]["curation, with Spark's start"] = steps.seconds["curate"]
     _store(config, summary)
-    step("train", ["python", "-m", "training.train", *common])
-    checkpoint = Path(config.train.output or Path(config.workspace) / "training") / "last.pt"
-    results = Path(config.workspace) / "evaluation"
-    step("evaluate", _evaluate_command(checkpoint, source, results))
-    summary["training"] = _training_summary(checkpoint.parent)
-    summary["evaluation"] = _evaluation_summary(results)
-    summary["seconds"].update({name: seconds[name] for name in ("train", "evaluate")})
-    _store(config, summary)
-    step("report", ["python", "-m", "spark_jobs.report", *common])
+    _segment(config, common, source, steps, summary)
+    steps.run("report", ["python", "-m", "spark_jobs.report", *common])
     _show(summary, config, time.monotonic() - started)
     return 0
 
 
-def _evaluate_command(checkpoint: Path, source: Path, out: Path) -> list[str]:
-    files = ["--data", str(source), "--classes", str(source / "classes.json"), "--out", str(out)]
-    chosen = ["--benchmark", "folder", "--background-threshold", _BACKGROUND_THRESHOLD, "--pictures", "8"]
-    return ["python", "-m", "evaluation.evaluate", "--checkpoint", str(checkpoint), *chosen, *files]
+def _segment(
+    config: CocuConfig, common: list[str], source: Path, steps: Steps, summary: dict[str, Any]
+) -> None:
+    """Evaluate the model that training starts from, train, evaluate again; draw what it sees."""
+    workspace = Path(config.workspace)
+    if config.train.init:
+        before = workspace / "evaluation-before"
+        steps.run("evaluate before", evaluate_command(Path(config.train.init), source, before))
+        summary["segmentation_before"] = read_segmentation(before)
+    steps.run("train", ["python", "-m", "training.train", *common])
+    checkpoint = Path(config.train.output or workspace / "training") / "last.pt"
+    results = workspace / "evaluation"
+    steps.run("evaluate", evaluate_command(checkpoint, source, results))
+    write_pictures(checkpoint, source, results / "pictures", _PICTURES)
+    summary["training"] = _training_summary(checkpoint.parent)
+    summary["segmentation"] = read_segmentation(results)
+    summary["seconds"].update(steps.seconds)
+    _store(config, summary)
 
 
 def _training_summary(folder: Path) -> dict[str, Any]:
     values = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return {name: values[name] for name in ("epochs", "steps", "rows", "losses", "sampling")}
-
-
-def _evaluation_summary(folder: Path) -> dict[str, Any]:
-    entry = json.loads((folder / "results.json").read_text(encoding="utf-8"))["benchmarks"][0]
-    return {name: entry[name] for name in ("miou", "pixel_accuracy", "images")}
-
-
-def _resolved(command: list[str]) -> list[str]:
-    """The command with this environment's own programs."""
-    programs = Path(sys.executable).parent
-    if command[0] == "python":
-        return [sys.executable, *command[1:]]
-    beside = programs / command[0]
-    return [str(beside) if beside.exists() else command[0], *command[1:]]
-
-
-def _environment() -> dict[str, str]:
-    environment = dict(os.environ)
-    environment.setdefault("PYSPARK_PYTHON", sys.executable)
-    environment.setdefault("SPARK_CONF_DIR", str(Path("cluster_configs/local").resolve()))
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    return environment
 
 
 def _curation_summary(config: CocuConfig, source: Path) -> dict[str, Any]:
@@ -150,13 +120,30 @@ def _show(summary: dict[str, Any], config: CocuConfig, total: float) -> None:
         f"{gap['archive_recall_at_5']:.0%} (best three {gap['archive_recall_at_3']:.0%}, "
         f"{gap['archive_precision_at_3']:.0%} of them right)"
     )
-    losses, scores = summary["training"]["losses"], summary["evaluation"]
-    print(
-        f"GroupViT trained on it: loss {losses[0]:.2f} -> {losses[-1]:.2f} in {len(losses)} epochs; on {scores['images']} unseen "
-        f"scenes mIoU {scores['miou']:.1f} %, pixel accuracy {scores['pixel_accuracy']:.1f} %"
-    )
+    _show_segmentation(summary)
     print(f"summary: {config.workspace}/summary.json")
     print(f"report:  {config.workspace}/report.html")
+
+
+def _show_segmentation(summary: dict[str, Any]) -> None:
+    losses, after = summary["training"]["losses"], summary["segmentation"]
+    before = summary.get("segmentation_before")
+    print(f"GroupViT on {after['scenes']} unseen scenes, all labels, every pixel:")
+    if before:
+        print(f"  as it is in demo/groupvit, trained for hours:      {_figures(before)}")
+    trained = f"{summary['training']['rows']:,} images of this run, loss {losses[0]:.2f} -> {losses[-1]:.2f}"
+    print(f"  trained on {trained}: {_figures(after)}")
+    print(
+        f"  without looking: mIoU {after['constant_miou']:.1f} % by the best constant answer, "
+        f"{after['chance_miou']:.1f} % by chance"
+    )
+
+
+def _figures(found: dict[str, Any]) -> str:
+    return (
+        f"mIoU {found['miou']:.1f} % (things {found['miou_things']:.1f}, grounds {found['miou_grounds']:.1f}), "
+        f"{found['accuracy']:.1f} % of the pixels right"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Evaluation scenes in PASCAL VOC's folder layout: pictures, palette masks, list of names.
 
-The classes are the things; grounds and skies are the background, index 0, as in VOC.
+The classes are all labels, things and grounds alike: every pixel has one, and there is no background.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import numpy as np
 from PIL import Image
 
 from demo.samples import EVALUATION_STREAM
-from demo.scenes import LABELS, THINGS, make_scene
+from demo.scenes import LABELS, make_scene
 
 __all__ = ["CLASSES", "VOC_FOLDER", "prepare_folders", "scene_name", "voc_palette", "write_scenes"]
 
-CLASSES: tuple[str, ...] = ("background", *THINGS)
+CLASSES: tuple[str, ...] = LABELS
 VOC_FOLDER = "VOCdevkit/VOC2012"
-_CLASS_OF_LABEL = np.array([CLASSES.index(n) if n in CLASSES else 0 for n in LABELS], np.uint8)
 
 
 def voc_palette() -> list[int]:
@@ -54,7 +53,7 @@ def write_scenes(folder: Path, seed: int, numbers: range) -> int:
         scene = make_scene((seed, EVALUATION_STREAM, number))
         picture = str(root / "JPEGImages" / f"{scene_name(number)}.jpg")
         cv2.imwrite(picture, scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
-        mask = Image.fromarray(_CLASS_OF_LABEL[scene.mask], mode="P")
+        mask = Image.fromarray(scene.mask, mode="P")
         mask.putpalette(palette)
         mask.save(root / "SegmentationClass" / f"{scene_name(number)}.png")
     return len(numbers)

@@ -20,7 +20,7 @@ _TEXT = 1 / 40  # of the picture's width, within bounds
 _SMALLEST, _LARGEST = 14, 32
 _MARGIN = 8
 _WIDEST = 480  # of a panel of a comparison
-_HEADS = ("photo", "truth", "prediction")
+_HEADS = ("photo", "truth", "prediction", "groups")
 
 
 def colours(count: int) -> np.ndarray:
@@ -66,13 +66,27 @@ def blend(
 
 
 def comparison(
-    photo: np.ndarray, truth: np.ndarray, guess: np.ndarray, classes: Sequence[str]
+    photo: np.ndarray,
+    truth: np.ndarray,
+    guess: np.ndarray,
+    classes: Sequence[str],
+    groups: np.ndarray | None = None,
 ) -> Image.Image:
-    """``photo`` (H, W, 3) uint8 RGB, ``truth`` and ``guess`` (H, W) side by side, a legend of their classes below."""
+    """Panels side by side, a legend of the classes in them below.
+
+    Args:
+        photo: (H, W, 3) uint8 RGB.
+        truth: (H, W) class numbers.
+        guess: the model's.
+        classes: their names.
+        groups: (H, W) numbers of the segments that the model took the photo apart into, a fourth panel.
+    """
     palette = class_palette(classes)
     plain = [number for number, name in enumerate(classes) if name == BACKGROUND]
     panels = [photo, *(blend(photo, labels, palette, plain) for labels in (truth, guess))]
-    picture = np.concatenate([_headed(*pair) for pair in zip(panels, _HEADS, strict=True)], axis=1)
+    if groups is not None:
+        panels.append(blend(photo, groups, colours(int(groups.max()) + 1)))
+    picture = np.concatenate([_headed(*pair) for pair in zip(panels, _HEADS, strict=False)], axis=1)
     present = [int(n) for n in np.union1d(truth, guess) if n < len(classes) and n not in plain]
     return with_legend(picture, [(classes[n], palette[n]) for n in present])
 

@@ -271,8 +271,8 @@ def test_generated_scenes_run_with_the_demos_model(tmp_path):
     entry = run(tmp_path / "demo.pt", tmp_path / "out", *options)["benchmarks"][0]
     assert entry["images"] == 2
     assert entry["protocol"] == {
-        **Protocol(224, 224, 112, 0.95).__dict__,
-        "long_side": 1024,
+        **Protocol(128, 128, 64).__dict__,
+        "long_side": 585,
         "ignore_index": 255,
     }
     assert list(entry["classes"]) == list(CLASSES)
