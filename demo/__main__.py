@@ -24,6 +24,7 @@ from demo.scene_pictures import write_pictures
 from demo.segmentation import evaluate_command, read_segmentation
 from demo.steps import Steps
 from storage import tables
+from storage.small_files import write_atomically
 
 __all__ = ["main"]
 
@@ -102,7 +103,7 @@ def _curation_summary(config: CocuConfig, source: Path) -> dict[str, Any]:
 
 
 def _store(config: CocuConfig, summary: dict[str, Any]) -> None:
-    tables.write_atomically(
+    write_atomically(
         tables.join(str(Path(config.workspace).resolve()), "summary.json"),
         json.dumps(summary, indent=1).encode(),
     )

@@ -8,6 +8,7 @@ the number of its Python workers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from spark_jobs.engine.waves import attempt_name, map_units
 from storage import tables
 from storage.addresses import join, resolve
 from storage.locks import hold_lock
+from storage.small_files import read_small, write_atomically
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
@@ -155,12 +157,14 @@ def _build(
         options.train_rows,
     )
     print(f"build_index: {spec.reason}", flush=True)
-    trained = session.sparkContext.broadcast(_train(session, config, groups, spec))
+    kept = _trained(session, config, groups, spec, tables.make_recipe("build_index", settings, inputs))
+    trained = session.sparkContext.broadcast(kept)
     encoded = TableJob(
         job="build_index",
         table="index_parts",
         settings=settings,
-        inputs=inputs,
+        # Codes mean something only beside what they were made by.
+        inputs={**inputs, "trained": hashlib.sha256(kept).hexdigest()[:16]},
         units=[Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), trained)) for unit in groups],
         task=encode_unit,
         what="vectors",
@@ -220,6 +224,18 @@ def _dimension(groups: Sequence[Unit]) -> int:
     filesystem, path = resolve(groups[0].payload[0][0])
     with filesystem.open_input_file(path) as source:
         return pq.read_schema(source).field("embedding").type.byte_width // 2
+
+
+def _trained(
+    session: SparkSession, config: CocuConfig, groups: Sequence[Unit], spec: Any, recipe: str
+) -> bytes:
+    """What is trained, kept until the index is complete: a run that was killed goes on with it and its parts."""
+    address = join(config.workspace, "index_parts", f"_trained-{recipe}.faiss")
+    kept = read_small(address)
+    if kept is None:
+        kept = _train(session, config, groups, spec)
+        write_atomically(address, kept)
+    return kept
 
 
 def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], spec: Any) -> bytes:

@@ -28,6 +28,7 @@ from spark_jobs.engine.task_errors import translated
 from spark_jobs.engine.versions import PACKAGES, differences, package_version, versions
 from storage import tables
 from storage.addresses import resolve
+from storage.small_files import write_atomically
 
 __all__ = ["Finding", "Host", "check_host", "main", "run"]
 
@@ -165,7 +166,7 @@ def _workspace(workspace: str, marker: str) -> str:
         if tables.read_file(tables.join(folder, "_parts/part.parquet")).num_rows != 2:
             raise UserError(f"{workspace}: a file that was just written reads as another one")
         for value in (b"1", b"2"):
-            tables.write_atomically(tables.join(folder, "atomic"), value)
+            write_atomically(tables.join(folder, "atomic"), value)
         with filesystem.open_input_stream(f"{path}/atomic") as stream:
             if stream.read() != b"2":
                 raise UserError(f"{workspace}: a file that was just replaced reads as the old one")
@@ -298,7 +299,7 @@ def run(session: SparkSession, config: CocuConfig) -> bool:
     conf: Any = session.sparkContext.getConf()
     promised = float(conf.get("spark.executor.resource.gpu.amount", "0")) > 0
     with contextlib.suppress(OSError):  # the line on the workspace will say it
-        tables.write_atomically(marker, b"{}")
+        write_atomically(marker, b"{}")
     asked = Asked(config, clip_fingerprint(config.clip), versions(), marker, promised)
     try:
         driver = [

@@ -23,6 +23,7 @@ from spark_jobs import (
     report,
 )
 from storage import tables
+from storage.small_files import write_atomically
 
 __all__ = ["check", "main", "run", "summarise"]
 
@@ -68,7 +69,7 @@ def run(session: SparkSession, config: CocuConfig) -> dict[str, Any]:
         export_training.run(session, config)
     summary = summarise(config)
     path = tables.join(config.workspace, "summary.json")
-    tables.write_atomically(path, json.dumps(summary, indent=1).encode())
+    write_atomically(path, json.dumps(summary, indent=1).encode())
     report.run(session, config)
     print(
         f"pipeline: {summary['pairs_in']:,} pairs in, {summary['pairs_out']:,} out, "

@@ -12,6 +12,7 @@ from configs.schema import CocuConfig
 from spark_jobs.engine.task_errors import as_user_errors
 from spark_jobs.reporting.page import load_report_data, render_report
 from storage import tables
+from storage.small_files import write_atomically
 
 __all__ = ["check", "main", "run"]
 
@@ -31,7 +32,7 @@ def run(_session: SparkSession | None, config: CocuConfig) -> str:
     started = time.monotonic()
     page = render_report(load_report_data(config.workspace, config))
     address = tables.join(config.workspace, "report.html")
-    tables.write_atomically(address, page.encode())
+    write_atomically(address, page.encode())
     print(f"report: {address} ({len(page) / 1e6:.1f} MB, {time.monotonic() - started:.1f} s)", flush=True)
     return address
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from configs.errors import UserError
 from storage.addresses import is_local, join, make_folder, resolve
-from storage.tables import write_atomically
+from storage.small_files import read_small, write_atomically
 
 __all__ = ["TableLock", "hold_lock"]
 
@@ -39,9 +39,18 @@ class TableLock:
     lost_to: str | None = None
 
     def check(self) -> None:
-        """Raise if another run has taken the lock over (this one was frozen for longer than a minute)."""
-        owner = _read(self.address)
-        if self.lost_to is None and owner is not None and owner.get("token") != self.token:
+        """Raise if another run has taken the lock over (this one was frozen for longer than a minute).
+
+        Raises:
+            UserError: it has, or the lock cannot be read.
+        """
+        try:
+            owner = _read(self.address)
+        except OSError as error:
+            raise UserError(
+                f"{self.address} cannot be read: {error}; mend the store, then run again"
+            ) from None
+        if self.lost_to is None and owner is not None and owner.get("token", self.token) != self.token:
             self.lost_to = _describe(owner)
         if self.lost_to is not None:
             raise UserError(
@@ -71,10 +80,10 @@ def hold_lock(workspace: str, table: str, job: str) -> Iterator[TableLock]:
     finally:
         stop.set()
         beat.join()
-        owner = _read(lock.address)
-        if owner is not None and owner.get("token") == lock.token:
-            filesystem, path = resolve(lock.address)
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # whatever ended the run is to be told; the lock ends by its age
+            owner = _read(lock.address)
+            if owner is not None and owner.get("token") == lock.token:
+                filesystem, path = resolve(lock.address)
                 filesystem.delete_file(path)
 
 
@@ -117,15 +126,17 @@ def _create_exclusively(path: str, data: bytes) -> bool:
 
 
 def _read(address: str) -> dict[str, object] | None:
-    filesystem, path = resolve(address)
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            values = json.loads(stream.read())
-    except FileNotFoundError:
+    data = read_small(address)
+    if data is None:
         return None
-    except ValueError:
-        return {}  # being written at this moment, or damaged: counts as a lock of unknown age
-    return values if isinstance(values, dict) else {}
+    with contextlib.suppress(ValueError):
+        values = json.loads(data)
+        if isinstance(values, dict) and "time" in values:
+            return values
+    # Being written at this moment (on a local disk it is created empty), or damaged: as old as its file.
+    filesystem, path = resolve(address)
+    changed = filesystem.get_file_info(path).mtime
+    return {"time": changed.timestamp()} if changed is not None else None
 
 
 def _is_alive(owner: dict[str, object]) -> bool:
@@ -146,9 +157,9 @@ def _describe(owner: dict[str, object]) -> str:
 
 def _beat(lock: TableLock, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_SECONDS):
-        owner = _read(lock.address)
-        if owner is not None and owner and owner.get("token") != lock.token:
-            lock.lost_to = _describe(owner)
-            return
-        with contextlib.suppress(OSError, UserError):
+        with contextlib.suppress(OSError):  # a request that fails: the next one tells
+            owner = _read(lock.address)
+            if owner is not None and owner.get("token", lock.token) != lock.token:
+                lock.lost_to = _describe(owner)
+                return
             write_atomically(lock.address, lock.content())

@@ -14,17 +14,13 @@ and evaluation read tables too.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import posixpath
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -32,7 +28,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
-from storage.addresses import is_local, join, make_folder, resolve
+from storage.addresses import join, resolve
+from storage.part_files import part_path, read_file, write_part
+from storage.small_files import read_small, write_atomically
 from storage.units import Part, UnitRecord
 
 __all__ = [
@@ -41,6 +39,7 @@ __all__ = [
     "iterate_batches",
     "make_recipe",
     "part_path",
+    "read_file",
     "read_manifest",
     "read_parts",
     "read_progress",
@@ -48,7 +47,6 @@ __all__ = [
     "recipe_differences",
     "remove_progress",
     "remove_table",
-    "write_atomically",
     "write_manifest",
     "write_part",
 ]
@@ -187,94 +185,6 @@ def remove_progress(manifest: Manifest) -> None:
         filesystem.delete_file(inner)
 
 
-def write_atomically(address: str, data: bytes) -> None:
-    """Replace a small file so that every reader sees the old or the new one, whole.
-
-    Local disks: temporary file, fsync, rename. Object stores: one put, which is atomic. HDFS has no
-    replacing rename: the new file lies under ``.next`` (which readers also look for) for the moment in
-    between.
-    """
-    filesystem, path = resolve(address)
-    make_folder(filesystem, posixpath.dirname(path))
-    if is_local(filesystem):
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        try:
-            with Path(temporary).open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        return
-    if filesystem.type_name == "hdfs":
-        with filesystem.open_output_stream(f"{path}.next") as stream:
-            stream.write(data)
-        if filesystem.get_file_info(path).type != pafs.FileType.NotFound:
-            filesystem.delete_file(path)
-        filesystem.move(f"{path}.next", path)
-        return
-    with filesystem.open_output_stream(path) as stream:
-        stream.write(data)
-
-
-def part_path(recipe: str, name: str, attempt: int | str) -> str:
-    """Where a task attempt writes a part, relative to the table's folder.
-
-    The part's name holds slashes (corpus, shard); the attempt makes the file of a repeated or
-    speculative task, or of another run, another one.
-    """
-    corpus, _, rest = name.partition("/")
-    return f"_parts/{recipe}/corpus={corpus}/{rest.replace('/', '--')}.{attempt}.parquet"
-
-
-def write_part(
-    folder: str,
-    file: str,
-    tables: pa.Table | Iterator[pa.Table],
-    schema: pa.Schema,
-    row_group_rows: int = 2500,
-) -> int:
-    """Write one part file; returns its rows.
-
-    ``file`` is relative to ``folder`` and no other attempt's (:func:`part_path`). zstd, since JPEG bytes do not shrink and text does.
-    """
-    filesystem, path = resolve(join(folder, file))
-    make_folder(filesystem, posixpath.dirname(path))
-    rows = 0
-    binary = [name for name in schema.names if name in ("image", "embedding")]
-    dictionary = [name for name in schema.names if name in ("corpus", "reason", "stage")]
-    try:
-        with (
-            filesystem.open_output_stream(path) as sink,
-            pq.ParquetWriter(
-                sink,
-                schema,
-                compression={name: "none" if name in binary else "zstd" for name in _leaf_paths(schema)},
-                use_dictionary=dictionary,
-                write_statistics=["key"] if "key" in schema.names else False,
-            ) as writer,
-        ):
-            for table in [tables] if isinstance(tables, pa.Table) else tables:
-                writer.write_table(table.cast(schema), row_group_size=row_group_rows)
-                rows += table.num_rows
-    except BaseException:
-        # Never created, or the disk that failed us fails again: the first error is the one to tell.
-        with contextlib.suppress(OSError):
-            filesystem.delete_file(path)
-        raise
-    return rows
-
-
-def _leaf_paths(schema: pa.Schema) -> list[str]:
-    """Column paths as Parquet names them (a list's values are a path below it)."""
-    paths = []
-    for entry in schema:
-        nested = pa.types.is_list(entry.type) or pa.types.is_fixed_size_list(entry.type)
-        paths.append(f"{entry.name}.list.element" if nested else entry.name)
-    return paths
-
-
 def read_parts(
     manifest: Manifest, columns: list[str] | None = None, parts: list[Part] | None = None
 ) -> pa.Table:
@@ -294,22 +204,6 @@ def iterate_batches(
         filesystem, path = resolve(address)
         with filesystem.open_input_file(path) as source:
             yield from pq.ParquetFile(source).iter_batches(batch_size=rows, columns=columns)
-
-
-def read_file(address: str, columns: list[str] | None = None) -> pa.Table:
-    """One Parquet file, or one clear error that names it."""
-    filesystem, path = resolve(address)
-    try:
-        with filesystem.open_input_file(path) as source:
-            return pq.ParquetFile(source).read(columns=columns, use_threads=False)
-    except FileNotFoundError:
-        raise UserError(
-            f"{address}: the manifest names this file and it is gone; rebuild with overwrite=true"
-        ) from None
-    except pa.ArrowInvalid as error:
-        raise UserError(
-            f"{address}: not a whole Parquet file ({error}); rebuild with overwrite=true"
-        ) from None
 
 
 def read_rejects(manifest: Manifest) -> pa.Table | None:
@@ -356,15 +250,7 @@ def _progress_files(workspace: str, table: str) -> list[str]:
 
 def _load(workspace: str, table: str, name: str) -> Manifest | None:
     address = join(workspace, table, name)
-    filesystem, path = resolve(address)
-    data: bytes | None = None
-    for candidate in (path, f"{path}.next"):
-        try:
-            with filesystem.open_input_stream(candidate) as stream:
-                data = stream.read()
-            break
-        except FileNotFoundError:
-            continue
+    data = read_small(address)
     if data is None:
         return None
     try:

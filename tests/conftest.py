@@ -35,3 +35,17 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("COCU_REAL_DATA is not set: no real photos here")
     return Path(folder)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """An S3 server with one bucket, `s3a://bucket`, to which this process and those it starts are led."""
+    from storage import addresses
+    from tests.harness.object_store import object_store
+
+    with object_store() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        addresses._s3.cache_clear()
+        yield server
+    addresses._s3.cache_clear()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from storage.addresses import join, resolve
+from storage.addresses import is_local, join, resolve
+from storage.copies import upload_folder
 from storage.tables import Manifest
 
 __all__ = ["remove_other_folders", "write_folder"]
@@ -19,13 +20,13 @@ __all__ = ["remove_other_folders", "write_folder"]
 def write_folder(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """``write(folder)`` where the folder belongs, or, if that is no local disk, here first; what it returns."""
     filesystem, path = resolve(address)
-    if isinstance(filesystem, pafs.LocalFileSystem):
+    if is_local(filesystem):
         shutil.rmtree(path, ignore_errors=True)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         return write(Path(path))
     with tempfile.TemporaryDirectory(prefix="cocu-folder-") as scratch:
         metadata = write(Path(scratch) / "written")
-        pafs.copy_files(f"{scratch}/written", path, destination_filesystem=filesystem)
+        upload_folder(Path(scratch) / "written", address)
         return metadata
 
 

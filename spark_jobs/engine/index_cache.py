@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -11,12 +12,11 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow.fs as pafs
-
 from configs.errors import UserError
 from curation.index import OpenIndex, open_index
 from curation.probe import Probe, open_probe
-from storage.addresses import join, resolve
+from storage.addresses import is_local, join, resolve
+from storage.copies import download_folder
 
 __all__ = ["local_index", "local_probe"]
 
@@ -57,17 +57,28 @@ def _on_host(address: str, recipe: str, opened: Callable[..., object]) -> Path:
     the first worker that needs it, while the others wait for its lock; ``opened`` checks it whole.
     """
     filesystem, path = resolve(address)
-    if isinstance(filesystem, pafs.LocalFileSystem):
+    if is_local(filesystem):
         return Path(path)
     base = private_folder(Path(os.environ.get("COCU_CACHE") or tempfile.gettempdir()))
-    target = base / f"{recipe}-{address.rpartition('/')[2]}"
-    with (base / f"{recipe}.lock").open("w") as lock:
+    table, _, inner = address.partition("/_parts/")
+    place = hashlib.sha256(table.encode()).hexdigest()[:12]
+    target = base / f"{place}-{recipe}-{inner.rpartition('/')[2]}"
+    with (base / f"{place}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
-            fetched = target.with_suffix(".fetching")
-            shutil.rmtree(fetched, ignore_errors=True)
+            _remove_others(base, place)
+            fetched = base / f"{target.name}.fetching"
             fetched.mkdir()
-            pafs.copy_files(path, str(fetched), source_filesystem=filesystem)
+            download_folder(address, fetched)
             opened(fetched, check="full")
             fetched.replace(target)
     return target
+
+
+def _remove_others(base: Path, place: str) -> None:
+    """Former folders of the same workspace and table, which has one, and fetching that was cut off.
+
+    Who has one of them mapped keeps it: its blocks are freed when the last process lets go.
+    """
+    for folder in base.glob(f"{place}-*"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
 
 from configs.errors import UserError
 from configs.loading import load_config
 from configs.schema import CocuConfig
+from curation import index as faiss_index
 from curation.index import open_index
 from spark_jobs import build_archives, build_index
 from spark_jobs.archiving import neighbours
 from spark_jobs.engine import index_cache
 from spark_jobs.engine.index_cache import local_index
 from storage import tables
+from storage.copies import upload_folder
 from storage.units import Unit
 from tests.curation import naive
 from tests.curation.synthetic import Corpus, make_corpus
@@ -242,24 +243,81 @@ def test_all_workers_of_a_host_share_one_copy(spark, workspace):
     assert {"rows.npy", "vectors.npy", "keys.arrow", "cosines.npy", "concept_ids.npy"} <= names
 
 
-def test_a_remote_index_is_fetched_once_and_checked(spark, workspace, monkeypatch, tmp_path):
+def test_a_remote_index_is_fetched_once_and_checked_and_the_former_one_removed(
+    spark, workspace, monkeypatch, tmp_path, store
+):
     archives(spark, workspace)
     manifest = tables.read_manifest(str(workspace), "index")
-    remote = pafs.SubTreeFileSystem(str(workspace), pafs.LocalFileSystem())
-    monkeypatch.setattr(index_cache, "resolve", lambda address: (remote, address.removeprefix("elsewhere/")))
-    monkeypatch.setenv("COCU_CACHE", str(tmp_path / "cache"))
+    place = ("s3a://bucket/ws", manifest.extra["folder"], manifest.recipe)
+    upload_folder(index_of(workspace).folder, tables.join(place[0], "index", place[1]))
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("COCU_CACHE", str(cache))
     local_index.cache_clear()
     try:
-        index = local_index("elsewhere", manifest.extra["folder"], manifest.recipe)
-        assert str(index.folder).startswith(str(tmp_path / "cache"))
+        index = local_index(*place)
+        assert index.folder.is_relative_to(cache)
         assert index.rows == ROWS + OTHERS
-        stamp = (index.folder / "vectors.npy").stat().st_mtime_ns
+        fetched = store.count("GET", "vectors.npy")
         local_index.cache_clear()
-        again = local_index("elsewhere", manifest.extra["folder"], manifest.recipe)
-        assert (again.folder / "vectors.npy").stat().st_mtime_ns == stamp
-        assert again.rows == index.rows
+        assert local_index(*place).folder == index.folder
+        assert store.count("GET", "vectors.npy") == fetched
+        index.folder.with_name(
+            f"{index.folder.name}.fetching"
+        ).mkdir()  # as a process that was killed leaves it
+        other = "_parts/next/0"
+        upload_folder(index_of(workspace).folder, tables.join(place[0], "index", other))
+        local_index.cache_clear()
+        newer = local_index(place[0], other, "next").folder
+        assert [path for path in next(cache.iterdir()).iterdir() if path.is_dir()] == [newer]
     finally:
         local_index.cache_clear()
+
+
+def test_a_killed_build_goes_on_with_what_it_trained(spark, workspace, monkeypatch):
+    """The join was not reached: the next run neither trains nor encodes again."""
+    config = config_of(workspace, "index.kind=ivf")
+    with monkeypatch.context() as patch:
+        patch.setattr(build_index, "_join", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_index.run(spark, config)
+    encoded = tables.read_manifest(str(workspace), "index_parts").files
+    stamps = [Path(file).stat().st_mtime_ns for file in encoded]
+    seen: list[list[int]] = []
+    join = build_index._join
+
+    def look(*arguments):
+        seen.append([Path(file).stat().st_mtime_ns for file in arguments[3].files])
+        return join(*arguments)
+
+    monkeypatch.setattr(build_index, "_train", _killed)
+    monkeypatch.setattr(build_index, "_join", look)
+    build_index.run(spark, config)
+    assert seen == [stamps]
+    assert index_of(workspace).rows == ROWS + OTHERS
+    assert not (workspace / "index_parts").exists()
+
+
+def test_parts_of_other_centroids_are_not_kept(spark, workspace, monkeypatch):
+    """What was trained is gone and training gives something else (another sample, another machine)."""
+    config = config_of(workspace, "index.kind=ivf", "overwrite=true")
+    with monkeypatch.context() as patch:
+        patch.setattr(build_index, "_join", _killed)
+        patch.setattr(build_index, "_train", _trained_otherwise)
+        with pytest.raises(KeyboardInterrupt):
+            build_index.run(spark, config)
+    (trained,) = (workspace / "index_parts").glob("_trained-*.faiss")
+    trained.unlink()
+    build_index.run(spark, config)
+    assert index_of(workspace).metadata["search"]["recall"] > 0.98
+
+
+def _killed(*_arguments):
+    raise KeyboardInterrupt
+
+
+def _trained_otherwise(_session, _config, _groups, spec):
+    vectors = np.random.default_rng(7).normal(size=(5000, spec.d)).astype(np.float16)
+    return faiss_index.train(vectors, spec)
 
 
 def test_a_cache_that_others_can_write_to_is_refused(tmp_path):

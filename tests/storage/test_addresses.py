@@ -11,10 +11,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from pyarrow._fs import _MockFileSystem
 
 from configs.errors import UserError
-from storage import addresses, tables
+from storage import addresses
 from storage.addresses import resolve
 from storage.listing import look_up
 from storage.patterns import expand, find
+from storage.small_files import write_atomically
 
 
 class _Memory(MemoryFileSystem):
@@ -43,7 +44,7 @@ def azure(monkeypatch):
 
 def test_an_address_of_azure_is_read_written_and_expanded_through_fsspec(azure):
     for name in ("b", "a"):
-        tables.write_atomically(f"{azure}/in/{name}.tar", name.encode())
+        write_atomically(f"{azure}/in/{name}.tar", name.encode())
     assert expand(f"{azure}/in/*.tar") == [f"{azure}/in/a.tar", f"{azure}/in/b.tar"]
     assert _Memory().cat("/container/in/b.tar") == b"b"
     filesystem, path = resolve(f"{azure}/in/a.tar")

@@ -12,6 +12,7 @@ import pytest
 
 from configs.errors import UserError
 from storage import tables
+from storage.small_files import write_atomically
 from storage.tables import Manifest
 from storage.units import Part, UnitRecord
 
@@ -141,7 +142,7 @@ def test_truncated_parts_are_named(tmp_path):
 def test_replacing_a_small_file_never_shows_half_of_it(tmp_path):
     """A reader in another process polls while the file is replaced a few hundred times."""
     target = tmp_path / "state.json"
-    tables.write_atomically(str(target), json.dumps({"n": 0, "pad": "x" * 20_000}).encode())
+    write_atomically(str(target), json.dumps({"n": 0, "pad": "x" * 20_000}).encode())
     reader = (
         "import json,sys,time\n"
         "seen=set(); end=time.time()+20\n"
@@ -152,7 +153,7 @@ def test_replacing_a_small_file_never_shows_half_of_it(tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", reader, str(target)], stdout=subprocess.PIPE, text=True)
     for number in range(1, 301):
-        tables.write_atomically(str(target), json.dumps({"n": number, "pad": "x" * 20_000}).encode())
+        write_atomically(str(target), json.dumps({"n": number, "pad": "x" * 20_000}).encode())
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     assert int(out) >= 1
