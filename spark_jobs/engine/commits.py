@@ -6,7 +6,9 @@ attempts wrote is named by nobody and removed at the end.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -69,16 +71,17 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
             _check_executors(session, config, job)
         for records in run_waves(session, config, job, todo):
             lock.check()
-            manifest.units.extend(records)
             manifest.seconds = before + time.monotonic() - begun
-            _commit(manifest)
+            with _told_of_failure(job.table):
+                tables.commit_wave(manifest, lock.token, records)
         manifest.units.sort(key=lambda record: order[record.unit])
         manifest.seconds = before + time.monotonic() - begun
         if job.finish is not None:
             job.finish(manifest)
         lock.check()
-        manifest.status = "complete"
-        _commit(manifest)
+        manifest.status, manifest.waves = "complete", {}
+        with _told_of_failure(job.table):
+            tables.write_manifest(manifest)
         tables.remove_progress(manifest)
         tables.delete_orphans(manifest)
     print_summary(manifest, job.what)
@@ -94,12 +97,13 @@ def _check_executors(session: SparkSession, config: CocuConfig, job: TableJob) -
         raise translated(error) from error
 
 
-def _commit(manifest: Manifest) -> None:
+@contextlib.contextmanager
+def _told_of_failure(table: str) -> Iterator[None]:
     try:
-        tables.write_manifest(manifest)
+        yield
     except OSError as error:
         raise UserError(
-            f"cannot write the manifest of '{manifest.table}': {error}; free space or mend the rights, then run again"
+            f"cannot write the manifest of '{table}': {error}; free space or mend the rights, then run again"
         ) from None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
+from storage.units import Part
 from tests import harness
 from tests.faults.calm import Corpus, Outcome, compare, finish, start, workspace_with
 
@@ -84,18 +85,18 @@ class Watcher:
     def _watch(self) -> None:
         while not self._stop.wait(0.01):
             try:
-                for unit in harness.progress_of(self.workspace, self.table)["units"]:
-                    self._check(unit["parts"])
+                for unit in harness.progress_of(self.workspace, self.table):
+                    self._check(unit.parts)
             except Exception as error:  # whatever a reader can trip over is what is looked for
                 self.faults.append(f"{type(error).__name__}: {error}")
                 return
 
-    def _check(self, parts: Sequence[dict]) -> None:
+    def _check(self, parts: Sequence[Part]) -> None:
         for part in parts:
-            if part["file"] not in self._checked:
-                rows = pq.read_metadata(self.folder / part["file"]).num_rows
-                assert rows == part["rows"], f"{part['file']}: {rows} rows, {part['rows']} promised"
-                self._checked.add(part["file"])
+            if part.file not in self._checked:
+                rows = pq.read_metadata(self.folder / part.file).num_rows
+                assert rows == part.rows, f"{part.file}: {rows} rows, {part.rows} promised"
+                self._checked.add(part.file)
 
 
 def driver_killed(
@@ -149,11 +150,7 @@ def _after_kill(folder: Path, size: int, done_before: int) -> Iterator[str]:
     """What must not be after a kill: a complete table, more than a wave that nobody committed."""
     if (folder / "_manifest.json").exists():
         yield "the table is there although its job was killed"
-    named = {
-        part["file"]
-        for unit in harness.progress_of(folder.parent, folder.name)["units"]
-        for part in unit["parts"]
-    }
+    named = {part.file for unit in harness.progress_of(folder.parent, folder.name) for part in unit.parts}
     lost = sum(str(file.relative_to(folder)) not in named for file in folder.rglob("*.parquet"))
     # The orphans of earlier kills are still there; they go when the table is complete.
     if lost > size * (2 if done_before else 1):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import tables
+from storage.units import UnitRecord
 
 
 def table_rows(workspace: Path, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -35,17 +34,18 @@ def duplicates(rows: pa.Table) -> int:
     return rows.num_rows - len(set(rows.column("key").to_pylist()))
 
 
-def progress_of(workspace: Path, table: str) -> dict:
-    """The progress file of a table that is being built, or nothing."""
+def progress_of(workspace: Path, table: str) -> list[UnitRecord]:
+    """The committed units of a table that is being built, by whatever recipe."""
     for path in (workspace / table).glob("_progress-*.json"):
-        with contextlib.suppress(OSError):
-            return json.loads(path.read_text())  # half of one would be a fault: no error is hidden here
-    return {"units": []}
+        manifest = tables.read_progress(str(workspace), table, path.stem.removeprefix("_progress-"))
+        if manifest is not None:  # half of one would be a fault: no error is hidden here
+            return manifest.units
+    return []
 
 
 def committed_units(workspace: Path, table: str) -> int:
-    """Units in the progress file of a table that is being built."""
-    return len(progress_of(workspace, table)["units"])
+    """How many they are."""
+    return len(progress_of(workspace, table))
 
 
 def stray_files(workspace: Path, table: str) -> list[Path]:

@@ -42,8 +42,9 @@ def _write(workspace: Path, name: str, keys: list[str], attempt: int = 0, recipe
 def test_a_table_is_seen_whole_or_not_at_all(tmp_path):
     manifest = _manifest(tmp_path)
     first = _write(tmp_path, "demo/00000-00000", ["a", "b"])
-    manifest.units = [UnitRecord("demo/00000", (first,), rows_in=3, rejects={"unreadable image": 1})]
-    tables.write_manifest(manifest)
+    tables.commit_wave(
+        manifest, "run", [UnitRecord("demo/00000", (first,), rows_in=3, rejects={"unreadable image": 1})]
+    )
     with pytest.raises(UserError, match=r"table 'pairs' is not in .* begun and not finished.*ingest"):
         tables.read_manifest(str(tmp_path), "pairs")
     again = tables.read_progress(str(tmp_path), "pairs", "r1")
