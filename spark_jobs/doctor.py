@@ -28,6 +28,7 @@ from spark_jobs.engine.task_errors import translated
 from spark_jobs.engine.versions import PACKAGES, differences, package_version, versions
 from storage import tables
 from storage.addresses import resolve
+from storage.credentials import without_credentials
 from storage.small_files import write_atomically
 
 __all__ = ["Finding", "Host", "check_host", "main", "run"]
@@ -171,7 +172,8 @@ def _workspace(workspace: str, marker: str) -> str:
             if stream.read() != b"2":
                 raise UserError(f"{workspace}: a file that was just replaced reads as the old one")
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{workspace}: {error}; choose a writable workspace=") from None
+        mend = without_credentials(workspace) or "; choose a writable workspace="
+        raise UserError(f"{workspace}: {' '.join(str(error).split())[:200]}{mend}") from None
     finally:
         with contextlib.suppress(OSError):
             filesystem.delete_dir(path)

@@ -13,6 +13,7 @@ from configs.arguments import parse_config
 from configs.errors import UserError, run_entry
 from configs.schema import CocuConfig
 from storage.addresses import resolve
+from storage.credentials import without_credentials
 
 __all__ = ["check_workspace", "job_entry", "parse_arguments"]
 
@@ -44,7 +45,9 @@ def check_workspace(config: CocuConfig, create: bool = True) -> None:
     try:
         filesystem.create_dir(path, recursive=True)
     except OSError as error:
-        raise UserError(f"workspace={config.workspace}: cannot create this folder: {error}") from None
+        raise UserError(
+            f"workspace={config.workspace}: cannot create this folder: {error}{without_credentials(config.workspace)}"
+        ) from None
 
 
 def job_entry(

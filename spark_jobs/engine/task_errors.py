@@ -54,7 +54,7 @@ def translated(error: BaseException) -> BaseException:
     if found := _STORE_ERROR.search(text):
         return UserError(
             f"the store refused: {found.group(1).strip()[:300]}; see that bucket and credentials are right on driver "
-            f"and executors"
+            f"and executors (docs/clusters.md, Object stores)"
         )
     if found := _SPARK_DISK_ERROR.search(text):
         return UserError(

@@ -4,8 +4,12 @@ import shutil
 
 import pytest
 
+from configs.errors import UserError
 from configs.loading import load_config
 from spark_jobs import doctor
+from spark_jobs.engine.task_errors import translated
+from storage import addresses
+from storage.small_files import write_atomically
 from tests import harness
 
 
@@ -112,3 +116,34 @@ def test_a_model_file_is_compared_by_size(setup, tmp_path):
     (option, path, size), *_ = files
     assert f"lacks {option}={path}x" in _model_fault([(option, f"{path}x", size)])
     assert f"has another file ({size} bytes, driver: {size + 1})" in _model_fault([(option, path, size + 1)])
+
+
+def test_a_host_without_credentials_for_the_bucket_is_told(store, monkeypatch, tmp_path):
+    """The endpoint came by spark.executorEnv, the driver's credentials did not."""
+    workspace, marker = "s3a://bucket/ws", "s3a://bucket/ws/_doctor.json"
+    write_atomically(marker, b"{}")
+    assert "is writable and shared" in doctor._workspace(workspace, marker)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    addresses._s3.cache_clear()
+    with pytest.raises(
+        UserError, match="ACCESS_DENIED.*no AWS_ACCESS_KEY_ID and no ~/.aws/credentials.*docs/clus"
+    ):
+        doctor._workspace(workspace, marker)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(
+        "[default]\naws_access_key_id = test-key\naws_secret_access_key = test-secret\n"
+    )
+    addresses._s3.cache_clear()
+    assert "is writable and shared" in doctor._workspace(workspace, marker)
+
+
+def test_a_task_that_the_store_refused_is_one_sentence(store, monkeypatch, tmp_path):
+    store.refuse = lambda request: 403
+    with pytest.raises(OSError) as caught:
+        write_atomically("s3a://bucket/ws/x", b"")
+    told = translated(RuntimeError(f"PythonException: Traceback\n OSError: {caught.value}\n\tat java"))
+    assert isinstance(told, UserError)
+    assert "the store refused: " in str(told)
+    assert "\n" not in str(told)

@@ -9,6 +9,7 @@ from spark_jobs.engine.task_errors import as_user_errors, translated
 from spark_jobs.mining.counting import count_concepts
 from spark_jobs.mining.moments import image_moments
 from storage import tables
+from storage.small_files import write_atomically
 from tests.curation.synthetic import make_corpus
 from tests.spark_jobs.workspaces import write_workspace
 
@@ -22,7 +23,7 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path):
             pytest.raises(UserError, match="cannot write: .*mend the rights or the path") as caught,
             as_user_errors(),
         ):
-            tables.write_atomically(str(place), b"text")
+            write_atomically(str(place), b"text")
         assert "\n" not in str(caught.value)
         assert str(tmp_path) in str(caught.value)
 
