@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from configs.schema import CocuConfig, CorpusConfig
+from corpora.fingerprint import fingerprint
 from corpora.shards import list_shards
 from spark_jobs.ingest import check
 from storage.addresses import resolve
-from storage.listing import file_sizes
 from storage.patterns import find
 
 SHARDS = 60
@@ -23,9 +23,10 @@ def test_shards_are_listed_not_asked_for_one_by_one(store):
     _fill()
     for pattern in (f"{{00000..{SHARDS - 1:05d}}}.tar", "*.tar"):
         before = len(store.requests)
-        shards = list_shards(CorpusConfig("web", "webdataset", f"s3a://bucket/in/{pattern}"))
-        sizes = file_sizes([shard.address for shard in shards])
-        assert sizes == list(range(SHARDS))
+        corpus = CorpusConfig("web", "webdataset", f"s3a://bucket/in/{pattern}")
+        shards = list_shards(corpus)
+        assert len(fingerprint([corpus], shards)) == 16
+        assert len(shards) == len({shard.stamp for shard in shards}) == SHARDS
         asked = [request.method for request in store.requests[before:]]
         assert len(asked) <= 6, asked  # a listing is a request for each thousand files
     assert [entry.size for entry in find("s3a://bucket/in/{00007,00003}.tar")] == [7, 3]
