@@ -28,7 +28,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "train.sampling": ("cluster", "top", "caption-nouns", "none"),
     "train.reduction": ("log_sum", "mean_log", "each"),
     "train.negatives": ("all", "same-concept", "archive"),
-    "train.match": ("pooled", "segments", "both"),
+    "train.match": ("pooled", "segments", "both", "compete"),
     "train.augment": ("recipe", "light", "none"),
     "train.reader": ("petastorm", "arrow"),
     "train.bad_images": ("replace", "stop"),

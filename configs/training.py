@@ -46,7 +46,9 @@ class TrainConfig:
         "negatives=archive: so many of an archive's best concepts count as known to its image; 0: all of them",
     )
     match: str = option(
-        "pooled", "prompts are matched to: pooled (the mean of the segments, paper) | segments | both"
+        "pooled",
+        "prompts are matched to: pooled (the mean of the segments, paper) | segments | both | compete (both, and the "
+        "segments of an image share its prompts out among each other)",
     )
     multi_label_weight: float = option(1.0, "weight of the multi-label loss")
     augment: str = option("recipe", "recipe (crop, flip, RandAugment, erasing) | light (crop, flip) | none")

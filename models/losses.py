@@ -12,6 +12,7 @@ Images come as one feature each, or as the features of their segments (``models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -58,6 +59,7 @@ def multi_label_loss(
     reduction: Reduction = "log_sum",
     gather: Gather | None = None,
     concepts: Concepts | None = None,
+    competing: bool = False,
 ) -> torch.Tensor:
     """InfoNCE between images and K positive prompts each (b, K, E), both directions averaged.
 
@@ -72,11 +74,16 @@ def multi_label_loss(
         image: (b, E), or (b, G, E): segments, which prompts are matched to (``models.segment_match``).
         concepts: pairs of an image and another's prompt that it knows are left out of both softmaxes; None:
             every other image's prompt is a negative.
+        competing: (segments only) image to text, every segment has a softmax of its own over all texts, and an
+            image's chance of a prompt is the mean of its segments': to reach all K prompts its segments must share
+            them out among each other. ``reduction`` is not asked then.
     """
     if prompts.ndim != 3 or image.ndim not in (2, 3) or len(image) != len(prompts) or 0 in prompts.shape:
         raise ValueError(
             f"images (b, E) or (b, G, E) and prompts (b, K, E) expected, not {image.shape} and {prompts.shape}"
         )
+    if competing and image.ndim != 3:
+        raise ValueError(f"competing segments (b, G, E) expected, not {image.shape}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction={reduction!r}: write one of {', '.join(REDUCTIONS)}")
     with torch.autocast(image.device.type, enabled=False):
@@ -87,7 +94,12 @@ def multi_label_loss(
         if concepts is not None:
             to_text, to_image = _without_known(to_text, to_image, concepts, first, gather)
         rows = torch.arange(first, first + len(image), device=image.device)
-        image_half = _image_half(to_text, rows, prompts.shape[1], reduction)
+        if competing:
+            image_half = _competing_half(
+                scale * (image @ all_prompts.flatten(0, 1).T), to_text, rows, prompts.shape[1]
+            )
+        else:
+            image_half = _image_half(to_text, rows, prompts.shape[1], reduction)
         text_half = functional.cross_entropy(to_image, rows.repeat_interleave(prompts.shape[1]))
         return 0.5 * (image_half + text_half)
 
@@ -104,6 +116,20 @@ def _image_half(logits: torch.Tensor, rows: torch.Tensor, count: int, reduction:
         return functional.softplus(negatives[:, None] - positives).mean()
     chosen = positives.logsumexp(dim=1) if reduction == "log_sum" else positives.mean(dim=1)
     return (logits.logsumexp(dim=1) - chosen).mean()
+
+
+def _competing_half(
+    logits: torch.Tensor, masked: torch.Tensor, rows: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Mean over images and their prompts of -log(mean over segments of the segment's softmax there).
+
+    Args:
+        logits: (b, G, B K). masked: (b, B K), -inf at texts that an image leaves out.
+    """
+    chances = logits.masked_fill(masked.isneginf()[:, None], -torch.inf).log_softmax(dim=2)
+    own = torch.arange(len(logits), device=logits.device)
+    positives = chances.unflatten(2, (-1, count))[own, :, rows]
+    return (math.log(logits.shape[1]) - positives.logsumexp(dim=1)).mean()
 
 
 def _similarity(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:

@@ -150,14 +150,20 @@ def _losses(
     caption_loss = contrastive_loss(found.image, found.caption, scales.caption, gather)
     prompt_loss = torch.zeros_like(caption_loss)
     if found.prompts is not None:
-        sides = {"pooled": [found.image], "segments": [found.segments], "both": [found.image, found.segments]}
-        prompt_loss = torch.stack(
-            [
-                multi_label_loss(
-                    side, found.prompts, scales.prompts, options.reduction, gather, batch.concepts
-                )
-                for side in sides[options.match]
-            ]
-        ).mean()
+        loss = partial(
+            multi_label_loss,
+            prompts=found.prompts,
+            scale=scales.prompts,
+            reduction=options.reduction,
+            gather=gather,
+            concepts=batch.concepts,
+        )
+        sides = []
+        if options.match != "segments":
+            sides.append(loss(found.image))
+        if options.match != "pooled":
+            assert found.segments is not None, "match=pooled alone goes without"
+            sides.append(loss(found.segments, competing=options.match == "compete"))
+        prompt_loss = torch.stack(sides).mean()
     share = len(found.image) * len(counts) / sum(counts)
     return share * torch.stack([caption_loss + options.weight * prompt_loss, caption_loss, prompt_loss])

@@ -82,6 +82,72 @@ def test_every_option_equals_the_formula_written_as_loops(reduction, match, awar
         )
 
 
+def competing_by_formula(segments, prompts, scale, named, known):
+    """Image to text alone: each segment's softmax over the texts that its image does not know, then their mean."""
+    b, k = prompts.shape[:2]
+    total = 0.0
+    for i in range(b):
+        texts = [
+            (j, n)
+            for j in range(b)
+            for n in range(k)
+            if i == j or named is None or named[j][n] == 0 or named[j][n] not in known[i]
+        ]
+        chances = []
+        for segment in segments[i]:
+            masses = {text: math.exp(scale * cosine(segment, prompts[text])) for text in texts}
+            chances.append({text: mass / sum(masses.values()) for text, mass in masses.items()})
+        for n in range(k):
+            total += -math.log(sum(chance[i, n] for chance in chances) / len(chances)) / (b * k)
+    return total
+
+
+@pytest.mark.parametrize("aware", [False, True])
+def test_competing_segments_equal_the_formula_written_as_loops(aware):
+    for b, k, seed in ((1, 2, 0), (4, 1, 1), (5, 3, 2)):
+        segments, prompts, concepts = segments_and_concepts(b, k, seed)
+        lists = (concepts.prompts.tolist(), concepts.known.tolist()) if aware else (None, None)
+        given = concepts if aware else None
+        found = multi_label_loss(segments, prompts, 9.0, "each", concepts=given, competing=True)
+        plain = multi_label_loss(segments, prompts, 9.0, "each", concepts=given)
+        # the text half is that of segments which do not compete
+        text_half = 2 * float(plain) - 2 * image_half_of_each(segments, prompts, 9.0, *lists)
+        expected = competing_by_formula(segments, prompts, 9.0, *lists) + text_half
+        assert 2 * float(found) == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+def image_half_of_each(segments, prompts, scale, named, known):
+    """Half of the image half of ``each`` by loops, as :func:`by_formula` has it."""
+    b, k = prompts.shape[:2]
+    total = 0.0
+    for i in range(b):
+        others = sum(
+            math.exp(scale * segment_cosine(segments[i], prompts[j, n], scale))
+            for j in range(b)
+            for n in range(k)
+            if j != i and not (named is not None and named[j][n] != 0 and named[j][n] in known[i])
+        )
+        for n in range(k):
+            own = math.exp(scale * segment_cosine(segments[i], prompts[i, n], scale))
+            total += -math.log(own / (own + others)) / (b * k)
+    return total / 2
+
+
+def test_an_images_prompts_share_one_chance_among_competing_segments():
+    """Over K different prompts the mean of -log is log K at least, reached by segments that share them out."""
+    prompts = torch.eye(6, dtype=F64).view(3, 2, 6)
+    shared_out = float(multi_label_loss(prompts.clone(), prompts, 50.0, competing=True))
+    one_for_all = float(multi_label_loss(prompts[:, :1].expand(-1, 2, -1), prompts, 50.0, competing=True))
+    assert shared_out == pytest.approx(0.5 * math.log(2), abs=1e-6)
+    assert one_for_all > 5
+    assert float(multi_label_loss(prompts.clone(), prompts, 50.0, "each")) == pytest.approx(0, abs=1e-6)
+
+
+def test_pooled_images_cannot_compete():
+    with pytest.raises(ValueError, match="competing segments"):
+        multi_label_loss(*features(3, 2), 5.0, competing=True)
+
+
 def test_prompts_that_all_others_know_leave_nothing_to_tell_apart_from():
     image, prompts = features(4, 2)
     everything = torch.ones(4, 1, dtype=torch.int64)

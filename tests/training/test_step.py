@@ -70,6 +70,7 @@ def test_mean_of_logs_and_captions_alone_over_processes(tmp_path: Path) -> None:
     ("reduction", "match", "texts"),
     [
         ("each", "both", "concepts"),
+        ("each", "compete", "concepts"),
         ("log_sum", "segments", "concepts"),
         ("each", "pooled", "prompts"),
         ("mean_log", "both", "prompts"),

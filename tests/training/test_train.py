@@ -252,7 +252,7 @@ def test_options_of_model_and_losses_train(workspace: Path, tmp_path: Path) -> N
         ("train.model_options.stem=round", "stem='round': write linear or convolution"),
         ("train.model_options.assign_gain=-1", "assign_gain=-1"),
         ("train.negatives=none", "train.negatives is 'none'; it must be one of all, same-concept, archive"),
-        ("train.match=token", "train.match is 'token'; it must be one of pooled, segments, both"),
+        ("train.match=token", "train.match is 'token'; it must be one of pooled, segments, both, compete"),
     ],
 )
 def test_wrong_options_of_model_and_losses_are_one_line(workspace: Path, option: str, says: str) -> None:
