@@ -18,6 +18,7 @@ from storage.addresses import is_readable, resolve
 __all__ = ["read_parquet"]
 
 _ROWS_A_BATCH = 64
+_BUFFER = 4 << 20  # bytes of a column read at a time
 # What img2dataset says of a download that failed.
 _FAILURE_COLUMNS = ("status", "error_message")
 
@@ -30,7 +31,7 @@ def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     filesystem, path = resolve(shard.address)
     with filesystem.open_input_file(path) as source:
-        file = pq.ParquetFile(source)
+        file = pq.ParquetFile(source, buffer_size=_BUFFER)  # else a row group's columns are held whole
         columns = _columns(file.schema_arrow, shard.options)
         if isinstance(columns, Problem):
             yield Sample("", problem=columns)

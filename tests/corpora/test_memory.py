@@ -7,10 +7,16 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.corpora.ingest_inputs import encode
+from configs.schema import CorpusConfig, IngestConfig
+from corpora.readers.open_shard import read_samples
+from corpora.shards import list_shards
+from tests.corpora.ingest_inputs import encode, jpeg
+from tests.corpora.peak_memory import peak_growth
 
 MAX_PIXELS = 17_000_000
 BYTES_A_PIXEL = 17
@@ -50,3 +56,19 @@ def test_peak_memory_of_a_picture_is_bounded_by_its_pixels(tmp_path):
     assert max(int(peak) for _, peak, _ in lines) > MAX_PIXELS * 4  # it is seen at all
     assert {name: said for name, _, said in lines}["one-row.jpg"] == "65000x1"
     assert all("x" in said for _, _, said in lines)  # they are pairs
+
+
+def test_a_large_row_group_is_streamed(tmp_path):
+    source = np.random.default_rng(0)
+    image = jpeg() + source.bytes(15_000)  # what follows the picture is not part of it
+    table = pa.table({"image": [image] * 10_000, "caption": ["a caption"] * 10_000})
+    pq.write_table(
+        table, tmp_path / "0.parquet", row_group_size=10_000, compression="none", use_dictionary=False
+    )
+    assert pq.ParquetFile(tmp_path / "0.parquet").metadata.row_group(0).total_byte_size > 150_000_000
+    del table
+    (shard,) = list_shards(CorpusConfig("web", "parquet", str(tmp_path / "0.parquet")))
+    pa.default_memory_pool().release_unused()
+    peak, count = peak_growth(lambda: sum(1 for _ in read_samples(shard, IngestConfig())))
+    assert count == 10_000
+    assert peak < 90_000_000
