@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "Sample",
     "Suffixes",
     "assemble",
+    "file_stem",
     "sample_name",
     "too_big",
 ]
@@ -82,6 +84,13 @@ def sample_name(text: str) -> str:
         digest = hashlib.sha256(name.encode()).hexdigest()[:12]
         name = f"{name[: _LONGEST_NAME - 13]}~{digest}"
     return name
+
+
+def file_stem(file: str) -> str:
+    """An image's name without folders and its suffix, if it has one: names may hold dots."""
+    base = posixpath.basename(file)
+    stem, suffix = posixpath.splitext(base)
+    return stem if suffix[1:].lower() in IMAGES else base
 
 
 def too_big(size: int) -> Problem:

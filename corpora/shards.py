@@ -36,7 +36,8 @@ _ENDING = re.compile(r"\.(tar|tgz|parquet|csv|tsv|tab|txt|zip)(\.(gz|bz2|zst))?$
 class Shard:
     """What one task reads. ``start`` and ``end`` are bytes of a table, ``files`` some of a folder; without, all.
 
-    ``stamp`` tells whether its files are still those that were listed: their sizes and times.
+    ``stamp`` tells whether its files are still those that were listed: their sizes and times. ``buckets`` is where
+    the lines of ``tables`` have been sorted into, if they were.
     """
 
     corpus: str
@@ -50,6 +51,7 @@ class Shard:
     tables: tuple[tuple[str, TableLayout], ...] = ()
     files: tuple[str, ...] = field(repr=False, default=())
     stamp: str = ""
+    buckets: str = ""
 
 
 def list_shards(corpus: CorpusConfig) -> list[Shard]:

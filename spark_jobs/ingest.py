@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
@@ -19,11 +21,13 @@ from configs.loading import to_plain
 from configs.schema import CocuConfig
 from corpora.fingerprint import fingerprint
 from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
-from corpora.shards import list_shards
+from corpora.readers.yfcc_captions import sort_into_buckets
+from corpora.shards import Shard, list_shards
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
+from storage.addresses import resolve
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 
@@ -54,6 +58,8 @@ Example:
 
 # Settings that change how fast or careful ingest works, not what it writes.
 _NOT_CONTENT = ("threads", "image_seconds")
+_SORTED = "_captions"
+_ZIPS_UNSORTED = 4  # so many read the tables through, each for itself
 
 
 def check(config: CocuConfig) -> None:
@@ -74,7 +80,11 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         settings.pop(name)
     corpora = [corpus for corpus in config.corpora if corpus.format != "embeddings"]
     shards = [shard for corpus in corpora for shard in list_shards(corpus)]
-    units = [Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest)) for shard in shards]
+
+    def units() -> list[Unit]:
+        ready = with_sorted_captions(shards, tables.join(config.workspace, _SORTED))
+        return [Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest)) for shard in ready]
+
     job = TableJob(
         job="ingest",
         table="pairs",
@@ -85,9 +95,25 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         finish=insist_on_pairs,
     )
     manifest = build_table(session, config, job)
+    _remove(tables.join(config.workspace, _SORTED))
     for line in barren(manifest):
         print(f"ingest: {line}", flush=True)
     return manifest
+
+
+def with_sorted_captions(shards: Sequence[Shard], folder: str) -> list[Shard]:
+    """The same shards; where more than a few zips share tables, these are sorted below ``folder`` first."""
+    uses = Counter(shard.tables for shard in shards if shard.tables)
+    sorted_into = {
+        used: sort_into_buckets(used, folder) for used, count in uses.items() if count > _ZIPS_UNSORTED
+    }
+    return [replace(shard, buckets=sorted_into.get(shard.tables, "")) for shard in shards]
+
+
+def _remove(folder: str) -> None:
+    filesystem, path = resolve(folder)
+    if filesystem.get_file_info(path).type == pafs.FileType.Directory:
+        filesystem.delete_dir(path)
 
 
 def insist_on_pairs(manifest: Manifest) -> None:
