@@ -20,6 +20,7 @@ from configs.errors import run_entry
 from configs.loading import load_config
 from configs.schema import CocuConfig
 from demo.gap import measure_gap
+from demo.rankings import compare_rankings
 from demo.scene_pictures import write_pictures
 from demo.segmentation import evaluate_command, read_segmentation
 from demo.steps import Steps
@@ -98,7 +99,10 @@ def _curation_summary(config: CocuConfig, source: Path) -> dict[str, Any]:
         for file in archives.files
         for row in pq.read_table(file, columns=["key", "concepts"]).to_pylist()
     )
-    summary["gap"] = measure_gap(rows, source / "truth.jsonl", source / "concepts.json")
+    truth, words = source / "truth.jsonl", source / "concepts.json"
+    summary["gap"] = measure_gap(rows, truth, words)
+    workspace = str(Path(config.workspace).resolve())
+    summary["gap"].update(compare_rankings(workspace, truth, words, config.archives))
     return summary
 
 
@@ -121,6 +125,11 @@ def _show(summary: dict[str, Any], config: CocuConfig, total: float) -> None:
         f"{gap['archive_recall_at_5']:.0%} (best three {gap['archive_recall_at_3']:.0%}, "
         f"{gap['archive_precision_at_3']:.0%} of them right)"
     )
+    for name, found in gap["rankings"].items():
+        print(
+            f"  by the ranking {name}: best five {found['archive_recall_at_5']:.0%}, of the best three "
+            f"{found['archive_precision_at_3']:.0%} right"
+        )
     _show_segmentation(summary)
     print(f"summary: {config.workspace}/summary.json")
     print(f"report:  {config.workspace}/report.html")

@@ -45,7 +45,7 @@ class Parameters:
 
 
 _NOT_OUTPUT = {
-    "__main__.py", "clip_data.py", "clip_quality.py", "gap.py", "scene_pictures.py", "segmentation.py", "steps.py",
+    "__main__.py", "clip_data.py", "clip_quality.py", "gap.py", "rankings.py", "scene_pictures.py", "segmentation.py", "steps.py",
     "train_clip.py", "train_groupvit.py",
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ import pytest
 
 from configs.errors import UserError
 from demo.gap import measure_gap
+from demo.rankings import examples_of
 
 FORMS = {
     "dog": ["dog", "puppy"],
@@ -61,3 +62,14 @@ def test_archives_of_another_corpus_are_a_user_error(files):
 def test_missing_truth_is_a_user_error(files, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         measure_gap(ARCHIVES, tmp_path / "nothing.jsonl", files[1])
+
+
+def test_examples_show_what_each_ranking_finds_and_whether_it_is_visible(files):
+    ranked = {"paper": dict(ARCHIVES), "calibrated": {key: names[::-1] for key, names in ARCHIVES}}
+    rows = examples_of(ranked, {"demo/00000/000000000": "a dog"}, *files)
+    assert [row["key"] for row in rows] == [key for key, _ in ARCHIVES[:3]]  # pair 3 has no archive
+    assert (rows[0]["caption"], rows[0]["visible"]) == ("a dog", ["dog", "grass", "sky"])
+    assert rows[0]["paper"] == [
+        ["puppy", True], ["picture", False], ["dog", True], ["green lawn", True], ["dog", True],
+    ]  # fmt: skip
+    assert rows[1]["calibrated"] == [["small hot air balloon", True], ["dog", False]]

@@ -74,13 +74,24 @@ def data() -> ReportData:
             "archive_recall_at_3": 0.4,
             "archive_recall_at_5": 0.6,
             "archive_precision_at_3": 0.8,
-            "paper": {"archive_recall_at_3": 0.3, "archive_recall_at_5": 0.45, "archive_precision_at_3": 0.7},
+            "rankings": {
+                "paper": {
+                    "archive_recall_at_3": 0.3,
+                    "archive_recall_at_5": 0.45,
+                    "archive_precision_at_3": 0.7,
+                },
+                "calibrated": {
+                    "archive_recall_at_3": 0.4,
+                    "archive_recall_at_5": 0.6,
+                    "archive_precision_at_3": 0.8,
+                },
+            },
             "examples": [
                 {
                     "caption": f"a dog {evil}",
                     "visible": ["dog", "lawn"],
                     "paper": [["cat", False]],
-                    "ours": [["lawn", True], ["cat", False]],
+                    "calibrated": [["lawn", True], ["cat", False]],
                 }
             ],
         },
@@ -147,7 +158,7 @@ def test_captions_paper_and_ours_stand_side_by_side(page, data):
     assert "right among the best three 70% 80%" in text
     assert "<td" in page
     assert '<b class="new">lawn</b>, cat' in page
-    alone = render_report(replace(data, gap={**data.gap, "paper": None}))
+    alone = render_report(replace(data, gap={**data.gap, "rankings": None}))
     assert 'id="truth"' not in alone
 
 
