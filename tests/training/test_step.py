@@ -101,8 +101,3 @@ def test_the_step_equals_the_models_own_forward_and_losses(alone: dict) -> None:
     losses = torch.stack([caption + prompt, caption, prompt]).detach()
     torch.testing.assert_close(alone["losses"], losses, rtol=0, atol=1e-5)
     torch.testing.assert_close(alone["gradients"], gradients, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("pieces", [2, 5])
-def test_pieces_change_nothing(tmp_path: Path, alone: dict, pieces: int) -> None:
-    assert_same(step(tmp_path, [12], pieces), alone)
