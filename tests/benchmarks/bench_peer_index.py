@@ -21,6 +21,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core, in BLAS too
+
 import faiss
 import numpy as np
 
