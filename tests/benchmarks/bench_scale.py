@@ -1,7 +1,7 @@
 """What a pair costs as the corpus grows, what the driver needs, and how often a host holds the index.
 
 Synthetic tables of 10,000, 100,000 and (``--rows``) more pairs go through the real jobs build_index and
-build_archives on local Spark, each size in a process of its own. While archives are built, the processes'
+build_archives (the paper's ranking, which needs no probe) on local Spark, each size in a process of its own. While archives are built, the processes'
 memory maps are read: pages of the index that are resident, counted once however many processes share them
 (proportional set size), over the index' size: one copy or less, whatever the number of workers.
 
@@ -173,6 +173,7 @@ def measure(rows: int, asked: int, kind: str, workspace: Path) -> dict[str, Any]
             f"workspace={workspace}",
             f"index.kind={kind}",
             "archives.device=cpu",
+            "archives.ranking=paper",
             "spark.master=local[2]",
             "corpora=[{name: web, path: none}, {name: rest, path: none}]",
             "archives.corpora=[web]",
