@@ -5,8 +5,10 @@ paper: 'all'), voc20 and context59 (without background), folder (one's own data,
 
   python -m evaluation.evaluate --checkpoint groupvit.pt --benchmark voc,ade20k --data /data
   python -m evaluation.evaluate --checkpoint groupvit.pt --benchmark folder --data scenes --classes classes.txt
+  python -m evaluation.evaluate --checkpoint a.pt b.pt c.pt --benchmark voc --data /data --pictures 12
 
-Every file is looked for before the model is loaded. OUT gets results.json, miou.png and, on request, pictures.
+Every file is looked for before the model is loaded. OUT gets index.html, results.json, miou.png, the pixels of each
+true class by predicted class (CSV) and, on request, pictures; of several checkpoints, each in a folder of its own.
 Layouts and the protocol are in docs/evaluation.md. It uses a GPU where there is one.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ from evaluation.benchmarks.catalogue import FOLDER, Benchmark, scaled, select_be
 from evaluation.benchmarks.layout import check_layout
 from evaluation.class_lists import read_class_list, without_background
 from evaluation.class_names import BACKGROUND
+from evaluation.compared import Subject, name_checkpoints, only_first_class, write_together
 from evaluation.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -42,8 +46,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Check, run, report. Returns what results.json holds; None in a process that is not the first.
+def evaluate(options: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """Check, run, report. Returns what results.json holds, for each checkpoint; None in a process that is not the first.
 
     Raises:
         UserError: anything the user can mend, before the model is loaded wherever it can be known then.
@@ -52,20 +56,26 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any] | None:
     chosen = [_completed(benchmark, options) for benchmark in select_benchmarks(options.benchmark)]
     partial = options.partial or options.limit is not None
     placed = [check_layout(benchmark, Path(options.data), partial) for benchmark in chosen]
-    final = tuple(_final(benchmark, _image_size(options.checkpoint), options) for benchmark in placed)
+    subjects = [
+        Subject(path, name, Path(options.out) / folder, _model_config(path))
+        for path, name, folder in name_checkpoints(options.checkpoint)
+    ]
+    finals = [_final(placed, subject.image_size, options) for subject in subjects]
     make_output_folder(options.out, "--out")
     # slow to import, so after what is cheap to check
     from evaluation.benchmarks.processes import join_torchrun, leave_torchrun, run_processes
     from evaluation.benchmarks.runs import class_names, run_job
 
-    for benchmark in final:
+    for benchmark in placed:
         class_names(benchmark)
     rank, count = join_torchrun()
     several = count == 1 and options.processes > 1
-    job = _job(final, options)
-    entries = run_processes(job, options.processes) if several else run_job(job)
+    entries = []
+    for subject, final in zip(subjects, finals, strict=True):
+        job = _job(subject, final, options)
+        entries.append(run_processes(job, options.processes) if several else run_job(job))
     leave_torchrun()
-    return _report(options, max(count, options.processes), entries) if rank == 0 else None
+    return _report(options, subjects, max(count, options.processes), entries) if rank == 0 else None
 
 
 def _completed(benchmark: Benchmark, options: argparse.Namespace) -> Benchmark:
@@ -96,36 +106,40 @@ def _completed(benchmark: Benchmark, options: argparse.Namespace) -> Benchmark:
     )
 
 
-def _final(benchmark: Benchmark, image_size: int, options: argparse.Namespace) -> Benchmark:
+def _final(
+    benchmarks: Sequence[Benchmark], image_size: int, options: argparse.Namespace
+) -> tuple[Benchmark, ...]:
     """Windows scaled to the model's image size, then what the command line says."""
-    protocol: Protocol = scaled(benchmark.protocol, image_size)
     given = {name: getattr(options, name) for name in ("short_side", "window", "stride")}
-    protocol = dataclasses.replace(protocol, **{name: value for name, value in given.items() if value})
-    if protocol.stride > protocol.window:
-        raise UserError(
-            f"--stride: {protocol.stride} is more than the window, {protocol.window}: pixels between windows would "
-            "be left out; write at most the window"
-        )
-    return dataclasses.replace(benchmark, protocol=protocol)
+    given = {name: value for name, value in given.items() if value}
+    final = []
+    for benchmark in benchmarks:
+        protocol: Protocol = dataclasses.replace(scaled(benchmark.protocol, image_size), **given)
+        if protocol.stride > protocol.window:
+            raise UserError(
+                f"--stride: {protocol.stride} is more than the window, {protocol.window}: pixels between windows would "
+                "be left out; write at most the window"
+            )
+        final.append(dataclasses.replace(benchmark, protocol=protocol))
+    return tuple(final)
 
 
-def _image_size(checkpoint: str) -> int:
-    from models.groupvit_config import GroupViTConfig
+def _model_config(checkpoint: str) -> dict[str, Any]:
     from models.weights import read_weight_file
 
-    return GroupViTConfig.from_dict(read_weight_file(checkpoint)["config"]).image_size
+    return dict(read_weight_file(checkpoint, mapped=True)["config"])
 
 
-def _job(benchmarks: tuple[Benchmark, ...], options: argparse.Namespace) -> Job:
+def _job(subject: Subject, benchmarks: tuple[Benchmark, ...], options: argparse.Namespace) -> Job:
     import torch
 
     from evaluation.benchmarks.runs import Job
 
     on_gpu = torch.cuda.is_available()
     return Job(
-        checkpoint=options.checkpoint,
+        checkpoint=subject.path,
         benchmarks=benchmarks,
-        out=Path(options.out),
+        out=subject.folder,
         max_windows=options.max_windows,
         batch=options.batch or (_GPU_BATCH if on_gpu else 1),
         workers=options.workers if options.workers is not None else (_GPU_WORKERS if on_gpu else 0),
@@ -145,31 +159,33 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise UserError(f"--background-threshold: {threshold} is not between 0 and 1")
 
 
-def _report(options: argparse.Namespace, processes: int, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    from evaluation.results import (
-        class_table,
-        draw_figure,
-        only_first_class,
-        summarise,
-        summary_table,
-        write_confusion,
-        write_results,
-    )  # fmt: skip
+def _report(
+    options: argparse.Namespace,
+    subjects: Sequence[Subject],
+    processes: int,
+    runs: Sequence[list[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Files and tables; the figures are written before what is wrong with the data is said."""
+    from evaluation.results import class_table, summarise, summary_table
 
-    for entry in entries:
-        entry["confusion_file"] = write_confusion(entry, Path(options.out))
-    one_class = [entry for entry in entries if entry["name"] == FOLDER and only_first_class(entry)]
-    for entry in entries:
-        del entry["confusion"]
-    results = summarise(options.checkpoint, options.data, processes, entries)
-    written = write_results(results, Path(options.out))
-    draw_figure(results["benchmarks"], written.with_name("miou.png"))
-    print(summary_table(results["benchmarks"]))
-    if options.per_class:
-        for entry in results["benchmarks"]:
+    one_class = [entry for entry in runs[0] if entry["name"] == FOLDER and only_first_class(entry)]
+    results = []
+    for subject, entries in zip(subjects, runs, strict=True):
+        subject.take_matrices(entries)
+        results.append(summarise(subject.path, subject.config, options.data, processes, entries))
+        subject.write(results[-1])
+        if len(subjects) > 1:
+            print(f"\n{subject.name}")
+        print(summary_table(results[-1]["benchmarks"]))
+        for entry in results[-1]["benchmarks"] if options.per_class else ():
             print(f"\n{class_table(entry)}")
-    print(f"\n{written}, {written.with_name('miou.png')}")
-    empty = [entry for entry in results["benchmarks"] if entry["images"] == 0]
+    print(f"\n{write_together(Path(options.out), subjects, results)}")
+    _refuse_useless(results[0]["benchmarks"], one_class)
+    return results
+
+
+def _refuse_useless(entries: Sequence[dict[str, Any]], one_class: Sequence[dict[str, Any]]) -> None:
+    empty = [entry for entry in entries if entry["images"] == 0]
     if empty:
         first = empty[0]["unreadable"][0]
         raise UserError(f"{empty[0]['title']}: not one image could be used; the first: {first}")
@@ -178,7 +194,6 @@ def _report(options: argparse.Namespace, processes: int, entries: list[dict[str,
             f"{one_class[0]['title']}: its masks hold class 0 ('{next(iter(one_class[0]['classes']))}') and 255 alone, and 255 is "
             "left out of account, so the figures mean nothing; write the other class as 1 where the masks have 255"
         )
-    return results
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -188,7 +203,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, help="weight file or training checkpoint")
+    add(
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        help="weight files or training checkpoints; several are compared",
+    )
     add("--benchmark", required=True, help="names with commas between, or all")
     add("--data", required=True, help="folder that holds the data sets (docs/evaluation.md)")
     add("--out", default="evaluation-results", help="folder for the results (%(default)s)")

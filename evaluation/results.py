@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -13,26 +12,29 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from models.weights import read_weight_file
-
 __all__ = [
-    "class_table", "draw_figure", "file_hash", "only_first_class", "summarise", "summary_table", "write_confusion",
-    "write_results",
+    "class_table", "comparison_table", "draw_figure", "file_hash", "summarise", "summary_table", "write_results",
 ]  # fmt: skip
 
 _PACKAGES = ("torch", "mmsegmentation", "mmengine", "numpy")
 
 
 def summarise(
-    checkpoint: str, data: str, processes: int, benchmarks: Sequence[dict[str, Any]]
+    checkpoint: str, model: dict[str, Any], data: str, processes: int, benchmarks: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """The content of results.json; figures in percent, null where a class occurs nowhere."""
+    """The content of results.json; figures in percent, null where a class occurs nowhere.
+
+    Args:
+        checkpoint: its path. model: the configuration in it.
+        data: what --data says. processes: that shared the work.
+        benchmarks: entries of evaluation.benchmarks.runs, without their matrices of pixels.
+    """
     return {
         "format": "cocu-evaluation-1",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint": checkpoint,
         "checkpoint_sha256": file_hash(checkpoint),
-        "model": read_weight_file(checkpoint)["config"],
+        "model": model,
         "data": data,
         "processes": processes,
         "packages": {name: version(name) for name in _PACKAGES},
@@ -56,23 +58,6 @@ def write_results(results: dict[str, Any], out: Path) -> Path:
     return target
 
 
-def write_confusion(entry: dict[str, Any], out: Path) -> str:
-    """Write ``<out>/confusion-<benchmark>.csv``, pixels of each true class (a row) by predicted class; its name."""
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"confusion-{entry['name']}.csv"
-    with open(target, "w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["true class", *entry["classes"]])
-        writer.writerows([name, *row] for name, row in zip(entry["classes"], entry["confusion"], strict=True))
-    return target.name
-
-
-def only_first_class(entry: dict[str, Any]) -> bool:
-    """Whether all pixels that count are of class 0 and others do not count, as in masks of 0 and 255."""
-    others = sum(sum(row) for row in entry["confusion"][1:])
-    return len(entry["confusion"]) > 1 and others == 0 and entry["ignored_pixels"] > 0
-
-
 def summary_table(benchmarks: Sequence[dict[str, Any]]) -> str:
     """One line a benchmark: mIoU, pixel accuracy, images, images a second; then what could not be read."""
     wide = max(len("benchmark"), *(len(entry["title"]) for entry in benchmarks))
@@ -90,6 +75,20 @@ def summary_table(benchmarks: Sequence[dict[str, Any]]) -> str:
         if bad:
             lines.append(f"{entry['title']}: {len(bad):,} left out because a file could not be read:")
             lines.extend(f"  {reason}" for reason in bad)
+    return "\n".join(lines)
+
+
+def comparison_table(names: Sequence[str], results: Sequence[dict[str, Any]]) -> str:
+    """mIoU of several checkpoints on the same benchmarks: a line a benchmark, a column a checkpoint."""
+    rows = list(zip(*(found["benchmarks"] for found in results), strict=True))
+    wide = max(len("mIoU"), *(len(entries[0]["title"]) for entries in rows))
+    columns = [max(len(name), 6) for name in names]
+    heads = "  ".join(f"{name:>{column}}" for name, column in zip(names, columns, strict=True))
+    lines = [f"{'mIoU':{wide}}  {heads}"]
+    for entries in rows:
+        values = (_percent(entry["miou"]) for entry in entries)
+        cells = "  ".join(f"{value:>{column}}" for value, column in zip(values, columns, strict=True))
+        lines.append(f"{entries[0]['title']:{wide}}  {cells}")
     return "\n".join(lines)
 
 

@@ -54,18 +54,23 @@ def load_model(
 ) -> tuple[GroupViT, dict[str, Any]]:
     """Read a weight file or a training checkpoint -> the model in evaluation mode, and all else in it.
 
+    The model goes to ``map_location``; what stands beside it stays in the file until it is looked at.
+
     Raises:
         UserError: the file is missing, truncated, of another format, holds code, or does not fit.
     """
-    content = read_weight_file(path, map_location)
+    content = read_weight_file(path, mapped=True)
     model = _build(path, content)
     return model.to(map_location).eval(), {key: value for key, value in content.items() if key != "model"}
 
 
 def read_weight_file(
-    path: str | os.PathLike[str], map_location: str | torch.device = "cpu"
+    path: str | os.PathLike[str], map_location: str | torch.device = "cpu", mapped: bool = False
 ) -> dict[str, Any]:
     """The checked content of a weight file, running nothing that is in it.
+
+    ``mapped``: tensors are read from the file when they are used, so that an optimiser that nobody looks at
+    costs nothing; the file must stay as long as they are held.
 
     Raises:
         UserError: as :func:`load_model`, except for sizes.
@@ -75,7 +80,7 @@ def read_weight_file(
             f"{path}: no such weight file; write the path of a file that training or models.hf made"
         )
     try:
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location=map_location, weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UserError(_unreadable(path, error)) from error
     except (
