@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,35 @@ from tests import harness
 from tests.faults import calm
 
 CONFIGS = harness.ROOT / "cluster_configs"
-DEFAULTS = sorted(CONFIGS.glob("*/*/spark-defaults.conf"))
+# What the eight spark-defaults.conf held before base and overlays took their place.
+BEFORE = json.loads((Path(__file__).parent / "cluster_settings.json").read_text())
 
 
-def _properties(path: Path) -> dict[str, str]:
-    lines = [line.split(None, 1) for line in path.read_text().splitlines() if line and line[0] != "#"]
-    assert all(len(words) == 2 for words in lines), path
-    return {name: value.strip() for name, value in lines}
+def _shown(kind: str, device: str, *arguments: str, **changes: str) -> str:
+    """The output of `submit.sh KIND DEVICE --print ...`."""
+    command = [harness.ROOT / "scripts" / "submit.sh", kind, device, "--print", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment(**changes))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def _origins(shown: str) -> dict[str, tuple[str, str]]:
+    """Setting -> (origin, value) of what `--print` shows."""
+    found, origin = {}, ""
+    for line in shown.partition("# command\n")[0].splitlines():
+        if line.startswith("# "):
+            origin = line[2:]
+        else:
+            name, value = line.split(None, 1)
+            assert name not in found, f"{name} is shown twice"
+            found[name] = (origin, value)
+    return found
+
+
+def _properties(kind: str, device: str) -> dict[str, str]:
+    """The settings of the files, without what submit.sh adds."""
+    shown = _origins(_shown(kind, device))
+    return {name: value for name, (origin, value) in shown.items() if origin != "scripts/submit.sh"}
 
 
 def _environment(**changes: str) -> dict[str, str]:
@@ -132,11 +155,94 @@ def test_the_package_holds_no_path_into_this_folder(package):
     assert (package / "environment.tar.gz").stat().st_size < 600e6
 
 
-@pytest.mark.parametrize("path", DEFAULTS, ids=lambda path: "-".join(path.parts[-3:-1]))
-def test_every_property_is_one_that_spark_knows(path, known_properties):
+@pytest.mark.parametrize("which", BEFORE)
+def test_base_and_overlays_give_what_eight_files_gave(which):
+    expected = dict(BEFORE[which])
+    if which.startswith("kubernetes"):
+        # submit.sh always gave this one as an option: with the place of this folder.
+        del expected["spark.kubernetes.executor.podTemplateFile"]
+    assert _properties(*which.split("-")) == expected
+
+
+def test_what_is_printed_says_whence_and_options_win():
+    shown = _shown(
+        "standalone", "gpu", "--conf", "spark.executor.memory=7g", "--driver-memory", "9g", "--conf=spark.x.y=a b",
+        MASTER="spark://here:1", DRIVER_PYTHON="/venv/bin/python",
+    )  # fmt: skip
+    found = _origins(shown)
+    assert found["spark.locality.wait"] == ("cluster_configs/base.conf", "0s")
+    assert found["spark.speculation"] == ("cluster_configs/cluster.conf", "true")
+    assert found["spark.executor.cores"] == ("cluster_configs/gpu.conf", "8")
+    assert found["spark.master"] == ("scripts/submit.sh", "spark://here:1")
+    assert found["spark.pyspark.driver.python"] == ("scripts/submit.sh", "/venv/bin/python")
+    assert found["spark.executor.memory"] == ("command line", "7g")
+    assert found["spark.driver.memory"] == ("command line", "9g")
+    assert found["spark.x.y"] == ("command line", "a b")
+
+
+@pytest.mark.slow
+def test_what_is_printed_is_what_the_driver_gets(tmp_path):
+    """Settings as Spark itself sees them, of the command that submit.sh runs: local, with options of its own."""
+    kept = tmp_path / "spark-submit"
+    kept.write_text(f"#!/bin/bash\n{_only_settings()}")
+    kept.chmod(0o755)
+    options = ["--conf", "spark.executor.memory=700m", "--driver-memory", "600m"]
+    shown = _origins(_shown("local", "gpu", *options, DRIVER_PYTHON=sys.executable))
+    done = subprocess.run(
+        [harness.ROOT / "scripts" / "submit.sh", "local", "gpu", *options, "--", "--config", "x"],
+        capture_output=True, text=True, check=False, env=_environment(SPARK_SUBMIT=str(kept), DRIVER_PYTHON=sys.executable),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert {name: seen.get(name) for name in shown} == {name: value for name, (_, value) in shown.items()}
+
+
+def _only_settings() -> str:
+    """A stand-in that runs the real spark-submit with the same options and a script that shows the settings."""
+    real = Path(sys.prefix) / "bin" / "spark-submit"
+    code = "import json; from pyspark import SparkConf, SparkContext; SparkContext._ensure_initialized(); "
+    code += "print(json.dumps(dict(SparkConf().getAll())))"
+    return (
+        'options=(); while [ "${1##*.}" != py ]; do options+=("$1"); shift; done\n'
+        f'printf \'%s\' {shlex.quote(code)} > "$(dirname "$0")/show.py"\n'
+        f'exec {real} "${{options[@]}}" "$(dirname "$0")/show.py"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        ("configs/demo.yaml", "/opt/cocu/configs/demo.yaml"),
+        ("/opt/cocu/configs/mine.yaml", "/opt/cocu/configs/mine.yaml"),
+    ],
+)
+def test_kubernetes_reads_the_configuration_in_the_image(config, seen):
+    for arguments in (["--config", config], [f"--config={config}"]):
+        shown = _shown(
+            "kubernetes", "cpu", "--", *arguments, "workspace=s3a://b/w", MASTER="k8s://https://h:1"
+        )
+        command = shown.splitlines()[-1]
+        assert f"pipeline.py {' '.join(arguments).replace(config, seen)} " in command
+
+
+def test_kubernetes_refuses_a_configuration_that_no_image_holds(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("{}")
+    for path in (str(mine), "configs/no-such.yaml"):
+        done = subprocess.run(
+            [harness.ROOT / "scripts" / "submit.sh", "kubernetes", "cpu", "--", "--config", path],
+            capture_output=True, text=True, check=False, cwd=harness.ROOT,
+            env=_environment(MASTER="k8s://https://h:1", SPARK_SUBMIT="/bin/true"),
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"--config {path} is not in the image" in done.stderr
+
+
+@pytest.mark.parametrize("which", BEFORE)
+def test_every_property_is_one_that_spark_knows(which, known_properties):
     unknown = [
         name
-        for name in _properties(path)
+        for name in _properties(*which.split("-"))
         if name not in known_properties
         and not name.startswith(("spark.executorEnv.", "spark.hadoop."))
         and not _is_pattern(name)
@@ -179,18 +285,19 @@ def known_properties(spark):
 
 
 def test_gpu_executors_leave_gpus_to_the_stages_that_ask():
-    for path in CONFIGS.glob("*/gpu/spark-defaults.conf"):
-        properties = _properties(path)
+    for kind in ("local", "standalone", "yarn", "kubernetes"):
+        properties = _properties(kind, "gpu")
         assert "spark.task.resource.gpu.amount" not in properties
-        if path.parts[-3] != "local":
+        if kind != "local":
             assert properties["spark.executor.resource.gpu.amount"] == "1"
             assert properties["spark.dynamicAllocation.enabled"] == "false"
 
 
 def test_memory_is_explicit_everywhere():
-    for path in DEFAULTS:
-        if path.parts[-3] != "local":
-            assert {"spark.executor.memory", "spark.executor.memoryOverhead"} <= _properties(path).keys()
+    for which in BEFORE:
+        if not which.startswith("local"):
+            settings = _properties(*which.split("-"))
+            assert {"spark.executor.memory", "spark.executor.memoryOverhead"} <= settings.keys()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
@@ -310,6 +417,10 @@ def test_only_stages_that_ask_hold_gpus(tmp_path):
     discovery = tmp_path / "discovery.sh"
     discovery.write_text(f"#!/bin/bash\nCUDA_VISIBLE_DEVICES=0 exec {CONFIGS / 'gpu_discovery.sh'}\n")
     discovery.chmod(0o755)
+    settings = tmp_path / "standalone-gpu.conf"
+    settings.write_text(
+        "\n".join(f"{name} {value}" for name, value in _properties("standalone", "gpu").items())
+    )
     script = tmp_path / "ask.py"
     script.write_text(_ASK_FOR_GPUS)
     conf = {
@@ -319,7 +430,7 @@ def test_only_stages_that_ask_hold_gpus(tmp_path):
     with harness.standalone_cluster(tmp_path / "daemons", [harness.Worker(cores=2)], conf) as url:
         command = [
             str(Path(sys.prefix) / "bin" / "spark-submit"), "--master", url,
-            "--properties-file", str(CONFIGS / "standalone" / "gpu" / "spark-defaults.conf"),
+            "--properties-file", str(settings),
             "--driver-memory", "1g", "--conf", "spark.executor.memory=512m", "--conf", "spark.executor.cores=2",
             "--conf", f"spark.pyspark.python={sys.executable}", "--conf", "spark.ui.enabled=false", str(script),
         ]  # fmt: skip
