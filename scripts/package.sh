@@ -10,23 +10,7 @@ cd "$(dirname "$0")/.."
 VENV=${VENV:-.venv}
 PACKAGE=${PACKAGE:-jobs}
 mkdir -p dist
-"$VENV/bin/python" - <<'PY'
-import zipfile
-from pathlib import Path
-
-folders = ["configs", "storage", "corpora", "curation", "models", "spark_jobs", "training", "evaluation", "demo"]
-temporary = Path("dist/cocu.zip.new")
-with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-    for folder in folders:
-        for file in sorted(Path(folder).rglob("*")):
-            if file.is_file() and "__pycache__" not in file.parts:
-                # A fixed date: the same sources make the same file.
-                entry = zipfile.ZipInfo(str(file), (2020, 1, 1, 0, 0, 0))
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
-temporary.replace("dist/cocu.zip")
-print("dist/cocu.zip")
-PY
+"$VENV/bin/python" scripts/zip_code.py dist/cocu.zip
 # The project is installed in place, which means nothing elsewhere: cocu.zip carries the code.
 left_out=('*/__editable__*' '*.pyc' '*/pyspark/jars/*' '*/pyspark/examples/*' '*/torch/include/*' '*/torch/test/*'
     '*/torch/bin/protoc*' '*/torch/bin/test_*' '*/torch/bin/*StoreTest')
