@@ -20,7 +20,7 @@ fi
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || fail "$PYTHON is not Python 3.11, which the pinned packages need; install python3.11 or set PYTHON="
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "Python's venv module is missing (Debian: apt install python3.11-venv)"
 
-stamp=$({ cat requirements.txt constraints.txt setup.cfg scripts/setup.sh; "$PYTHON" -VV; pwd; } | sha256sum | cut -c1-16)
+stamp=$({ cat requirements.txt constraints.txt setup.cfg scripts/setup.sh; "$PYTHON" -VV; pwd; echo "${HOROVOD_NCCL_HOME:-}"; } | sha256sum | cut -c1-16)
 
 java_bin=${JAVA_HOME:+$JAVA_HOME/bin/}java
 command -v "$java_bin" >/dev/null || fail "Java is missing; Spark needs a JDK 17 (Debian 12: apt install openjdk-17-jre-headless)"
@@ -47,6 +47,14 @@ lock() { grep -E "^$1==" requirements.txt; }
 # The wheel fits one torch build and one Python, and is kept outside of the clone for the next one.
 torch_version=$("$python" -c 'import torch; print(torch.__version__)')
 wheels=${XDG_CACHE_HOME:-$HOME/.cache}/cocu-spark/wheels/torch-$torch_version-$(uname -m)-gcc$(g++ -dumpversion)
+# With GPU operations it is another wheel. Without, GPUs' tensors are exchanged by way of the host's memory.
+gpu=(HOROVOD_WITHOUT_NCCL=1)
+if command -v nvcc >/dev/null && [ -n "${HOROVOD_NCCL_HOME:-}" ]; then
+    gpu=(HOROVOD_GPU_OPERATIONS=NCCL)
+    wheels+=-nccl
+elif command -v nvcc >/dev/null; then
+    echo "  nvcc is here and HOROVOD_NCCL_HOME is not set: Horovod is built without GPU operations"
+fi
 log=$VENV/horovod-build.log
 build_horovod() {
     local scratch
@@ -54,10 +62,6 @@ build_horovod() {
     # Horovod 0.28.1 asks for C++14, the headers of torch 2 for C++17; the flag that comes last counts.
     printf '#!/bin/sh\nexec g++ "$@" -std=c++17\n' > "$scratch/cxx17"
     chmod +x "$scratch/cxx17"
-    local gpu=(HOROVOD_WITHOUT_NCCL=1)
-    if command -v nvcc >/dev/null && [ -n "${HOROVOD_NCCL_HOME:-}" ]; then
-        gpu=(HOROVOD_GPU_OPERATIONS=NCCL)
-    fi
     env HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 \
         "${gpu[@]}" CXX="$scratch/cxx17" CXXFLAGS=-w MAKEFLAGS="-j$(nproc)" \
         "$python" -m pip wheel -q --no-deps --no-build-isolation -w "$scratch" $(lock horovod) > "$log" 2>&1

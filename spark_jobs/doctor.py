@@ -219,6 +219,8 @@ def _horovod() -> str:
         import horovod.torch as hvd
     except ImportError:
         return "not installed: training runs in one process (make setup builds it)"
+    import torch
+
     built = [
         name
         for name, has in (("gloo", hvd.gloo_built()), ("nccl", hvd.nccl_built()), ("mpi", hvd.mpi_built()))
@@ -226,7 +228,18 @@ def _horovod() -> str:
     ]
     if not built:
         raise UserError("built without gloo, nccl and mpi; delete its cached wheel and run make setup again")
+    if torch.cuda.is_available():
+        _insist_on_gpu_operations(built)
     return f"{package_version('horovod')} with {', '.join(built)}"
+
+
+def _insist_on_gpu_operations(built: list[str]) -> None:
+    """What a machine with a GPU wants of Horovod: without, each gradient goes through the host's memory."""
+    if "nccl" not in built:
+        raise UserError(
+            f"built with {', '.join(built)} and without GPU operations: the GPUs' gradients go through the host's "
+            "memory, which is slow; run make setup with nvcc and HOROVOD_NCCL_HOME=FOLDER (of nccl.h and libnccl)"
+        )
 
 
 def _executors(session: SparkSession) -> int:

@@ -6,7 +6,7 @@ Kept small on purpose: Horovod's last release is of 2023, and whoever replaces i
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -76,26 +76,47 @@ def elastic() -> bool:
     return _HOROVOD is not None and os.environ.get("HOROVOD_ELASTIC") == "1"
 
 
+def takes_gpu_tensors(horovod: Any) -> bool:
+    """Whether this build of Horovod exchanges what lies on a GPU; one without GPU operations throws."""
+    return bool(horovod.nccl_built() or horovod.cuda_built() or horovod.rocm_built())
+
+
+def exchange_(tensors: Sequence[torch.Tensor], exchange: Callable[[Sequence[torch.Tensor]], None]) -> None:
+    """Let Horovod change tensors in place, by way of the host's memory where it cannot on the GPU."""
+    if all(tensor.device.type == "cpu" for tensor in tensors) or takes_gpu_tensors(_HOROVOD):
+        exchange(tensors)
+        return
+    copies = [tensor.detach().cpu() for tensor in tensors]
+    exchange(copies)
+    with torch.no_grad():
+        for tensor, copy in zip(tensors, copies, strict=True):
+            tensor.copy_(copy)
+
+
 def broadcast_tensors(tensors: Sequence[torch.Tensor]) -> None:
     """Rank 0's values into the tensors of every rank."""
-    if size() > 1:
+
+    def exchange(here: Sequence[torch.Tensor]) -> None:
         waiting = [
-            _HOROVOD.broadcast_async_(tensor, 0, f"state.{place}") for place, tensor in enumerate(tensors)
+            _HOROVOD.broadcast_async_(tensor, 0, f"state.{place}") for place, tensor in enumerate(here)
         ]
         for handle in waiting:
             _HOROVOD.synchronize(handle)
+
+    if size() > 1:
+        exchange_(tensors, exchange)
 
 
 def average_(tensor: torch.Tensor, name: str) -> None:
     """Replace ``tensor`` by its mean over all ranks."""
     if size() > 1:
-        _HOROVOD.allreduce_(tensor, op=_HOROVOD.Average, name=name)
+        exchange_([tensor], lambda here: _HOROVOD.allreduce_(here[0], op=_HOROVOD.Average, name=name))
 
 
 def sum_(tensor: torch.Tensor, name: str) -> torch.Tensor:
     """``tensor`` summed over all ranks, in place and returned."""
     if size() > 1:
-        _HOROVOD.allreduce_(tensor, op=_HOROVOD.Sum, name=name)
+        exchange_([tensor], lambda here: _HOROVOD.allreduce_(here[0], op=_HOROVOD.Sum, name=name))
     return tensor
 
 
@@ -111,7 +132,8 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         ctx.first = sum(counts[: rank()])
         ctx.count = len(rows)
-        return _HOROVOD.allgather(rows.contiguous(), name=f"gather.{tuple(rows.shape[1:])}")
+        here = rows.contiguous() if takes_gpu_tensors(_HOROVOD) else rows.contiguous().cpu()
+        return _HOROVOD.allgather(here, name=f"gather.{tuple(rows.shape[1:])}").to(rows.device)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:

@@ -77,6 +77,14 @@ def test_gpus_that_are_promised_and_not_there_are_told():
     assert doctor._attempt("gpu", lambda: doctor._gpus(promised=False)).ok
 
 
+def test_a_gpu_without_horovods_gpu_operations_is_told():
+    finding = doctor._attempt("horovod", lambda: doctor._insist_on_gpu_operations(["gloo"]) or "fine")
+    assert not finding.ok
+    assert "built with gloo and without GPU operations" in finding.text
+    assert "HOROVOD_NCCL_HOME" in finding.text
+    assert doctor._attempt("horovod", lambda: doctor._insist_on_gpu_operations(["gloo", "nccl"]) or "fine").ok
+
+
 def test_other_versions_are_told_by_name():
     from spark_jobs.engine.versions import versions
 
