@@ -7,9 +7,9 @@ import pyarrow as pa
 
 from curation.csr import ragged_slots
 
-__all__ = ["hash_keys", "string_buffers"]
+__all__ = ["GOLDEN", "hash_keys", "scramble", "string_buffers"]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def string_buffers(strings: pa.Array | pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,8 +43,8 @@ def hash_keys(keys: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 
 def scramble(numbers: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser of uint64 numbers (Steele, Lea, Flood 2014)."""
-    mixed = numbers + _GOLDEN
+    """splitmix64 (Steele, Lea, Flood 2014): what follows each uint64 state; states ``GOLDEN`` apart are a sequence."""
+    mixed = numbers + GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

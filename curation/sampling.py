@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from curation.keys import GOLDEN, scramble
+
 __all__ = ["MODES", "cluster_probabilities", "draw_columns", "draw_words", "uniforms", "write_prompts"]
 
 MODES = ("cluster", "top", "caption-nouns", "none")
@@ -19,18 +21,14 @@ MODES = ("cluster", "top", "caption-nouns", "none")
 def uniforms(keys: Sequence[str], seed: int, epoch: int, count: int, stream: int = 0) -> np.ndarray:
     """float64 (len(keys), count) in (0, 1), from a hash of each key and a counter.
 
-    ``stream`` separates uses of the same key. Splitmix64 (Steele et al. 2014) turns one 64-bit state a key
+    ``stream`` separates uses of the same key. Splitmix64 turns one 64-bit state a key
     into as many numbers as are wanted.
     """
     salt = f"{seed}/{epoch}/{stream}/".encode()
     states = np.frombuffer(
         b"".join(hashlib.blake2b(salt + key.encode(), digest_size=8).digest() for key in keys), dtype="<u8"
     )
-    with np.errstate(over="ignore"):
-        mixed = states[:, None] + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed = mixed ^ (mixed >> np.uint64(31))
+    mixed = scramble(states[:, None] + np.arange(count, dtype=np.uint64) * GOLDEN)
     return ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 

@@ -140,3 +140,17 @@ def test_texts_of_each_mode():
 
 def test_templates_vary_over_epochs():
     assert len({tuple(_texts("top", epoch=epoch)) for epoch in range(40)}) == 4
+
+
+def test_one_splitmix64_and_it_is_the_published_one():
+    """The first numbers of seed 1234567, as the generator's reference implementations give them."""
+    from curation.keys import GOLDEN, scramble
+
+    states = np.uint64(1234567) + np.arange(5, dtype=np.uint64) * GOLDEN
+    assert scramble(states).tolist() == [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
