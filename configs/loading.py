@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.errors import UserError
+from configs.overwrite import check_overwrite
 from configs.schema import ArchivesConfig, CocuConfig
 from configs.text_files import read_text
 
@@ -47,7 +48,7 @@ _POSITIVE = (
 ).split()
 _NOT_NEGATIVE = (
     "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave index.train_rows "
-    "train.known"
+    "train.known spark.max_failed_units"
 ).split()
 
 
@@ -193,6 +194,7 @@ def _lookup(config: Any, dotted: str) -> Any:
 
 
 def _check_values(config: CocuConfig, where: str) -> None:
+    check_overwrite(config.overwrite, where)
     for key, allowed in _CHOICES.items():
         _check_choice(where, key, _lookup(config, key), allowed)
     for key in _POSITIVE:

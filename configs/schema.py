@@ -7,6 +7,7 @@ prints. Loading, overrides and checks are in :mod:`configs.loading`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs.options import option as _option
 from configs.training import TrainConfig
@@ -188,10 +189,16 @@ class ReportConfig:
 class SparkConfig:
     """The Spark session; anything else goes through ``conf`` or spark-submit's own options."""
 
-    master: str = _option("", "Spark master; empty: what spark-submit says, else local[*]")
+    master: str = _option(
+        "",
+        "local[N] or spark://...; --master of spark-submit wins, and must name yarn and k8s://; empty: local[*]",
+    )
     app_name: str = _option("cocu", "application name")
     driver_memory: str = _option("2g", "only used when the session is started here, not by spark-submit")
     units_per_wave: int = _option(0, "units committed together; 0: eight times the task slots, at least 32")
+    max_failed_units: int = _option(
+        0, "so many units of a table may fail before it stays incomplete; their rows count as rejects"
+    )
     processes: int = _option(0, "train_on_spark: training processes; 0: one a task slot")
     conf: dict[str, str] = _option({}, "further Spark properties")
 
@@ -201,7 +208,13 @@ class CocuConfig:
     """Everything."""
 
     workspace: str = _option("", "folder of all tables: local path, hdfs://, s3a://, gs:// or abfss://")
-    overwrite: bool = _option(False, "replace tables that were built from something else")
+    overwrite: Any = _option(
+        False,
+        "true: replace what was built from something else; [archives,...]: build these again, replace no other",
+    )
+    verify: bool = _option(
+        False, "read every file of complete tables, and do again the units of which one is lost or damaged"
+    )
     corpora: list[CorpusConfig] = field(default_factory=list, metadata={"help": "the sources"})
     ingest: IngestConfig = field(default_factory=IngestConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     CAPTION_NOT_UTF8 = "caption_not_utf8"
     OUT_OF_GPU_MEMORY = "out_of_gpu_memory"
     EMBEDDING_NOT_FINITE = "embedding_not_finite"
+    UNIT_FAILED = "unit_failed"
 
 
 EXPLANATIONS: dict[Reason, str] = {
@@ -55,4 +56,5 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.CAPTION_NOT_UTF8: "the caption is not UTF-8",
     Reason.OUT_OF_GPU_MEMORY: "the image alone does not fit the GPU's memory",
     Reason.EMBEDDING_NOT_FINITE: "the embedding has NaN or infinite values, or is zero",
+    Reason.UNIT_FAILED: "its unit failed, and spark.max_failed_units let the table do without (the manifest says why)",
 }

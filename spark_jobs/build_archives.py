@@ -7,6 +7,7 @@ A task takes one part's embeddings as a batch of anchors: one search, one rankin
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
@@ -92,12 +93,16 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         apart = searched_apart(index, len(chosen))
         # One task opens the index before hundreds do: it says where the search runs, or why it cannot.
         split = 0 if apart else None
-        (said,) = map_units(session, [Unit("device", 0)], lambda _: _prepare(plan, split), profile)
-        print(f"build_archives: {said.decode()}", flush=True)
+        answer = map_units(session, [Unit("device", 0)], lambda _: _prepare(plan, split), profile)[0]
+        placed, said = json.loads(answer)
+        print(f"build_archives: {said}", flush=True)
+        if placed == "cpu":
+            job.profile = None  # a task on every core, not one on every GPU that stands idle
         found = {}
         if apart:
-            found = find_neighbours(session, config, chosen, index, ready.nprobe, parts, profile)
-        return [Unit(unit.name, unit.rows, (*unit.payload, ready, found.get(unit.name))) for unit in chosen]
+            found = find_neighbours(session, config, chosen, index, ready.nprobe, parts, job.profile)
+            job.profile = None  # what was searched for already needs no card
+        return [replace(unit, payload=(*unit.payload, ready, found.get(unit.name))) for unit in chosen]
 
     parts = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe}
     job = TableJob(
@@ -108,6 +113,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         units=units,
         task=archive_unit,
         profile=profile,
+        rows_per_task=25_000,
         finish=_note_devices,
     )
     manifest = build_table(session, config, job)
@@ -120,7 +126,7 @@ def _of_captions(workspace: str, name: str, captions: Manifest) -> Manifest:
     found = tables.read_manifest(workspace, name)
     if found.inputs.get("pair_concepts") != captions.recipe:
         raise UserError(
-            f"{name}/ was built from another pair_concepts table; run {found.job} again with overwrite=true"
+            f"{name}/ was built from another pair_concepts table; run {found.job} again with overwrite=[{name}]"
         )
     return found
 
@@ -148,18 +154,19 @@ def _search_settings(config: CocuConfig) -> dict[str, Any]:
 
 
 def _prepare(plan: Plan, split: int | None) -> str:
-    """Where the search runs (this does so on an executor)."""
-    _, said = placed_index(plan.index, plan.options.device, split)
+    """Where the search runs, and the sentence on it, as JSON (this runs on an executor)."""
+    index, said = placed_index(plan.index, plan.options.device, split)
     if plan.probe:
         local_probe(*plan.probe)
-    return said
+    return json.dumps([index.device, said])
 
 
 def _note_devices(manifest: Manifest) -> None:
     """Say it if some of the pairs were not searched where the others were."""
     rows: Counter[str] = Counter()
     for record in manifest.units:
-        rows[record.extra["device"]] += record.rows_out
+        if record.parts:
+            rows[record.extra["device"]] += record.rows_out
     manifest.extra["searched_on"] = dict(rows)
     if len(rows) > 1:
         text = ", ".join(f"{count:,} pairs on the {device.upper()}" for device, count in rows.most_common())

@@ -22,11 +22,13 @@ from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
+from configs.overwrite import may_replace
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.csr import Csr
 from curation.index import SearchQuality
 from spark_jobs.engine.commits import VERSION, build_table
+from spark_jobs.engine.folder_check import is_done
 from spark_jobs.engine.folders import remove_other_folders, write_folder
 from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
 from spark_jobs.engine.index_search import search_quality
@@ -80,14 +82,14 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     inputs = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe}
     recipe = tables.make_recipe("build_index", settings, inputs)
     done = tables.find_manifest(config.workspace, "index")
-    if done is not None and done.recipe == recipe:
+    if done is not None and is_done(config, done, recipe):
         print(f"build_index: index is complete ({_rows(done):,} rows); nothing to do", flush=True)
         _say_quality(search_quality(session, config, done), config)
         return done
-    if done is not None and not config.overwrite:
+    if done is not None and done.recipe != recipe and not may_replace(config.overwrite, "index"):
         raise UserError(
             f"build_index: the index in {config.workspace} was built from something else: "
-            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=true to replace it, "
+            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=[index] to replace it, "
             f"or choose another workspace="
         )
     with hold_lock(config.workspace, "index", "build_index") as lock:
@@ -168,6 +170,7 @@ def _build(
         units=[Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), trained)) for unit in groups],
         task=encode_unit,
         what="vectors",
+        whole=True,
     )
     parts = build_table(session, config, encoded)
     return _join(session, config, groups, parts, tuple(concepts.files), spec, trained, encoded.recipe)

@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -64,7 +65,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     pairs = tables.read_manifest(config.workspace, "pairs")
     settings = clip_settings(config.clip)
     clip, embed, weights = config.clip, config.embed, settings["weights"]
-    units = [Unit(unit.name, unit.rows, (*unit.payload, clip, embed, weights)) for unit in units_of(pairs)]
+    units = [replace(unit, payload=(*unit.payload, clip, embed, weights)) for unit in units_of(pairs)]
     job = TableJob(
         job="embed_images",
         table="image_embeddings",

@@ -10,6 +10,7 @@ import io
 import posixpath
 import tarfile
 import uuid
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -92,7 +93,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     corpora = sorted({name.partition("/")[0] for name in held})
     shards = tables.join(config.workspace, "training_set_webdataset") if options.webdataset else ""
     units = [
-        Unit(unit.name, unit.rows, (*unit.payload, options, config.concepts.max_words, shards))
+        replace(unit, payload=(*unit.payload, options, config.concepts.max_words, shards))
         for unit in units_of(archives, [pairs], corpora)
     ]
     job = TableJob(
@@ -131,7 +132,7 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
         if rows.null_count:
             raise UserError(
                 f"{archives_address}: {rows.null_count} keys are not in {pairs_address}; run build_archives again "
-                "with overwrite=true"
+                "with overwrite=[archives]"
             )
         pairs = pairs.take(rows)
     length = options.archive_length

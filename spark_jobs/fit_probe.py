@@ -15,9 +15,11 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
+from configs.overwrite import may_replace
 from configs.schema import CocuConfig
 from curation.probe import FORMAT, Probe, left_out_share, write_probe
 from spark_jobs.engine.commits import VERSION
+from spark_jobs.engine.folder_check import is_done
 from spark_jobs.engine.folders import remove_other_folders, write_folder
 from spark_jobs.engine.units import units_of
 from spark_jobs.engine.versions import check_executors
@@ -56,13 +58,13 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     inputs = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe}
     recipe = tables.make_recipe("fit_probe", settings, inputs)
     done = tables.find_manifest(config.workspace, "probe")
-    if done is not None and done.recipe == recipe:
+    if done is not None and is_done(config, done, recipe):
         print(f"fit_probe: the probe is complete ({_summary(done)}); nothing to do", flush=True)
         return done
-    if done is not None and not config.overwrite:
+    if done is not None and done.recipe != recipe and not may_replace(config.overwrite, "probe"):
         raise UserError(
             f"fit_probe: the probe in {config.workspace} was fitted to something else: "
-            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=true to replace it, "
+            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=[probe] to replace it, "
             f"or choose another workspace="
         )
     with hold_lock(config.workspace, "probe", "fit_probe") as lock:

@@ -88,7 +88,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         dimension = open_npy(files[0][0]).dimension
         for number, (vectors, metadata) in enumerate(files):
             payload = Source(corpus, vectors, metadata, dimension, config.ingest)
-            units.append(Unit(f"{corpus.name}/{number:05d}", 0, payload))
+            units.append(Unit(f"{corpus.name}/{number:05d}", 0, payload, vectors))
     pairs = build_table(
         session,
         config,
@@ -112,7 +112,12 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
             settings={},
             inputs={"pairs": pairs.recipe},
             units=[
-                Unit(part.name, part.rows, (sources[record.unit], tables.join(pairs.folder, part.file)))
+                Unit(
+                    part.name,
+                    part.rows,
+                    (sources[record.unit], tables.join(pairs.folder, part.file)),
+                    sources[record.unit].vectors,
+                )
                 for record in pairs.units
                 for part in record.parts
             ],

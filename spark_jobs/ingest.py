@@ -83,7 +83,9 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
 
     def units() -> list[Unit]:
         ready = with_sorted_captions(shards, tables.join(config.workspace, _SORTED))
-        return [Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest)) for shard in ready]
+        return [
+            Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest), shard.address) for shard in ready
+        ]
 
     job = TableJob(
         job="ingest",

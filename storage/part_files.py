@@ -82,9 +82,9 @@ def read_file(address: str, columns: list[str] | None = None) -> pa.Table:
             return file.read(columns=columns, use_threads=False)
     except FileNotFoundError:
         raise UserError(
-            f"{address}: the manifest names this file and it is gone; rebuild with overwrite=true"
+            f"{address}: the manifest names this file and it is gone; run the job of its table with verify=true"
         ) from None
     except pa.ArrowInvalid as error:
         raise UserError(
-            f"{address}: not a whole Parquet file ({error}); rebuild with overwrite=true"
+            f"{address}: not a whole Parquet file ({error}); run the job of its table with verify=true"
         ) from None

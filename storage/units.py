@@ -10,11 +10,12 @@ __all__ = ["Part", "Unit", "UnitRecord"]
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of work: its name, the rows it is known to have (0: unknown) and what its task needs."""
+    """A unit of work: its name, the rows it is known to have (0: unknown), what its task needs, what it is read from."""
 
     name: str
     rows: int
     payload: Any = None
+    source: str = ""
 
 
 @dataclass(frozen=True)

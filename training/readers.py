@@ -72,7 +72,7 @@ def _result(group: RowGroup, future: Future[pa.Table]) -> pa.Table:
 def _damaged(group: RowGroup, error: Exception) -> UserError:
     return UserError(
         f"{group.file}, row group {group.number}: cannot be read ({' '.join(str(error).split())[:200]}); "
-        "build the table again with export_training and overwrite=true"
+        "run export_training with verify=true, or overwrite=[training_set] if that finds nothing"
     )
 
 

@@ -67,7 +67,7 @@ def open_training_set(workspace: str) -> TrainingSet:
     if rows != manifest.rows:
         raise UserError(
             f"{manifest.folder}: its files hold {rows} rows and its manifest says {manifest.rows}; "
-            "build it again with export_training and overwrite=true"
+            "run export_training with verify=true"
         )
     if not rows:
         raise UserError(
@@ -84,17 +84,17 @@ def _footer(address: str) -> pq.FileMetaData:
     except FileNotFoundError:
         raise UserError(
             f"{address}: the training set's manifest names this file and it is gone; "
-            "run export_training with overwrite=true"
+            "run export_training with verify=true"
         ) from None
     except pa.ArrowInvalid as error:
         raise UserError(
-            f"{address}: not a whole Parquet file ({error}); run export_training with overwrite=true"
+            f"{address}: not a whole Parquet file ({error}); run export_training with verify=true"
         ) from None
     _refuse_key(address, metadata.metadata)
     missing = sorted(set(COLUMNS) - set(metadata.schema.to_arrow_schema().names))
     if missing:
         raise UserError(
-            f"{address}: lacks the columns {', '.join(missing)}; run export_training with overwrite=true"
+            f"{address}: lacks the columns {', '.join(missing)}; run export_training with overwrite=[training_set]"
         )
     return metadata
 

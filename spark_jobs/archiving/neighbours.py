@@ -100,6 +100,7 @@ def find_neighbours(
         task=search_unit,
         what="searches",
         profile=profile,
+        whole=True,
     )
     left = tables.find_manifest(config.workspace, TABLE)
     if left is not None and left.recipe != job.recipe:  # of a run with other settings that was cut short

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.loading import to_plain
+from configs.overwrite import may_replace, must_rebuild
 from configs.schema import CocuConfig
+from spark_jobs.engine.failed_units import accept_failures, tell_failures
+from spark_jobs.engine.repair import damaged_units, tell_damage
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.task_errors import translated
+from spark_jobs.engine.unit_outcomes import FinishedWave, UnitFailure
 from spark_jobs.engine.versions import check_executors
 from spark_jobs.engine.waves import run_waves
 from storage import tables
-from storage.locks import hold_lock
+from storage.locks import TableLock, hold_lock
 from storage.tables import Manifest
+from storage.units import Unit
 
 __all__ = ["VERSION", "build_table", "print_summary"]
 
@@ -32,60 +38,99 @@ VERSION = "0.1.0"
 def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Manifest:
     """Bring a table to completion: nothing if it is there, else what is missing of it.
 
+    With ``verify``, units of a complete table whose files are lost or damaged are missing, too. A table that
+    ``overwrite`` names is built again whatever is there; until that is complete, readers see the old one.
+
     Raises:
-        UserError: another table is there and ``overwrite`` is not set; another run is at work; a task met
-            a mistake that the user can mend.
+        UserError: another table is there and ``overwrite`` does not admit it; another run is at work; more units
+            failed than ``spark.max_failed_units``; no executor can work.
     """
     done = tables.find_manifest(config.workspace, job.table)
-    if done is not None and done.recipe == job.recipe:
-        print(f"{job.job}: {job.table} is complete ({done.rows:,} rows); nothing to do", flush=True)
-        return done
-    if done is not None and not config.overwrite:
+    old = None
+    if done is not None and done.recipe != job.recipe and not may_replace(config.overwrite, job.table):
         raise UserError(
             f"{job.job}: table '{job.table}' in {config.workspace} was built from something else: "
-            f"{tables.recipe_differences(done, job.settings, job.inputs)}; say overwrite=true to replace it, "
-            f"or choose another workspace="
+            f"{tables.recipe_differences(done, job.settings, job.inputs)}; say overwrite=[{job.table}] to replace "
+            f"it (or overwrite=true, any table), or choose another workspace="
         )
+    if done is not None and done.recipe == job.recipe and not must_rebuild(config.overwrite, job.table):
+        old = _without_damage(session, done) if config.verify else None
+        if old is None:
+            if not config.verify:
+                print(f"{job.job}: {job.table} is complete ({done.rows:,} rows); nothing to do", flush=True)
+            return done
     with hold_lock(config.workspace, job.table, job.job) as lock:
-        begun = time.monotonic()
-        manifest = tables.read_progress(config.workspace, job.table, job.recipe) or Manifest(
-            table=job.table,
-            workspace=config.workspace,
-            job=job.job,
-            recipe=job.recipe,
-            settings=job.settings,
-            inputs=job.inputs,
-            config=_storable(config),
-            version=VERSION,
-            extra=job.extra,
-        )
-        before = manifest.seconds
-        units = list(job.units() if callable(job.units) else job.units)
-        order = {unit.name: number for number, unit in enumerate(units)}
-        manifest.units = [record for record in manifest.units if record.unit in order]
-        have = {record.unit for record in manifest.units}
-        todo = [unit for unit in units if unit.name not in have]
-        if have:
-            print(f"{job.job}: goes on; {len(have)} of {len(order)} units are done", flush=True)
-        if todo:
-            _check_executors(session, config, job)
-        for records in run_waves(session, config, job, todo):
-            lock.check()
-            manifest.seconds = before + time.monotonic() - begun
-            with _told_of_failure(job.table):
-                tables.commit_wave(manifest, lock.token, records)
-        manifest.units.sort(key=lambda record: order[record.unit])
-        manifest.seconds = before + time.monotonic() - begun
-        if job.finish is not None:
-            job.finish(manifest)
-        lock.check()
-        manifest.status, manifest.waves = "complete", {}
-        with _told_of_failure(job.table):
-            tables.write_manifest(manifest)
-        tables.remove_progress(manifest)
-        tables.delete_orphans(manifest)
+        manifest = old or tables.read_progress(config.workspace, job.table, job.recipe) or _begin(config, job)
+        _complete(session, config, job, manifest, lock)
     print_summary(manifest, job.what)
     return manifest
+
+
+def _without_damage(session: SparkSession, done: Manifest) -> Manifest | None:
+    """A complete table as one that lacks its damaged units, or None if it has none."""
+    damage = damaged_units(session, done)
+    tell_damage(done, damage)
+    kept = [record for record in done.units if record.unit not in damage]
+    return replace(done, status="partial", units=kept) if damage else None
+
+
+def _begin(config: CocuConfig, job: TableJob) -> Manifest:
+    return Manifest(
+        table=job.table,
+        workspace=config.workspace,
+        job=job.job,
+        recipe=job.recipe,
+        settings=job.settings,
+        inputs=job.inputs,
+        config=_storable(config),
+        version=VERSION,
+        extra=job.extra,
+    )
+
+
+def _complete(
+    session: SparkSession, config: CocuConfig, job: TableJob, manifest: Manifest, lock: TableLock
+) -> None:
+    """Do the units that a manifest lacks, and publish it."""
+    begun, before = time.monotonic(), manifest.seconds
+    units = list(job.units() if callable(job.units) else job.units)
+    order = {unit.name: number for number, unit in enumerate(units)}
+    manifest.units = [record for record in manifest.units if record.unit in order]
+    have = {record.unit for record in manifest.units}
+    if have:
+        print(f"{job.job}: goes on; {len(have)} of {len(order)} units are done", flush=True)
+    failures: list[UnitFailure] = []
+    allowed = 0 if job.whole else config.spark.max_failed_units
+    for wave in _waves(session, config, job, [unit for unit in units if unit.name not in have]):
+        lock.check()
+        manifest.seconds = before + time.monotonic() - begun
+        if wave.records:
+            with _told_of_failure(job.table):
+                tables.commit_wave(manifest, lock.token, wave.records)
+        tell_failures(job.job, wave.failures)
+        failures.extend(wave.failures)
+        if not wave.records and len(failures) > allowed:
+            break  # nothing works any more: not the units' fault
+    if failures:
+        accept_failures(manifest, failures, allowed, len(order))
+    manifest.units.sort(key=lambda record: order[record.unit])
+    manifest.seconds = before + time.monotonic() - begun
+    if job.finish is not None:
+        job.finish(manifest)
+    lock.check()
+    manifest.status, manifest.waves = "complete", {}
+    with _told_of_failure(job.table):
+        tables.write_manifest(manifest)
+    tables.remove_progress(manifest)
+    tables.delete_orphans(manifest)
+
+
+def _waves(
+    session: SparkSession, config: CocuConfig, job: TableJob, units: Sequence[Unit]
+) -> Iterator[FinishedWave]:
+    if units:
+        _check_executors(session, config, job)
+        yield from run_waves(session, config, job, units)
 
 
 def _check_executors(session: SparkSession, config: CocuConfig, job: TableJob) -> None:

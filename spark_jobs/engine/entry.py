@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from configs.arguments import parse_config
 from configs.errors import UserError, run_entry
+from configs.overwrite import TABLES, check_overwrite
 from configs.schema import CocuConfig
 from storage.addresses import resolve
 from storage.credentials import without_credentials
@@ -18,9 +19,27 @@ from storage.credentials import without_credentials
 __all__ = ["check_workspace", "job_entry", "parse_arguments"]
 
 
+_BUILDS = {
+    "ingest": ("pairs",),
+    "embed_images": ("image_embeddings",),
+    "import_embeddings": ("pairs", "image_embeddings"),
+    "mine_concepts": ("concepts", "pair_concepts"),
+    "build_index": ("index",),
+    "fit_probe": ("probe",),
+    "build_archives": ("archives",),
+    "export_training": ("training_set",),
+}
+
+
 def parse_arguments(argv: Sequence[str], job: str, text: str, sections: Sequence[str]) -> CocuConfig:
-    """The configuration from ``--config FILE key=value ...``; ``--help`` shows the job's options."""
-    return parse_config(argv, f"spark-submit spark_jobs/{job}.py", text, [*sections, "spark"])
+    """The configuration from ``--config FILE key=value ...``; ``--help`` shows the job's options.
+
+    Raises:
+        UserError: a wrong option; ``overwrite`` names a table that another job builds.
+    """
+    config = parse_config(argv, f"spark-submit spark_jobs/{job}.py", text, [*sections, "spark"])
+    check_overwrite(config.overwrite, job, _BUILDS.get(job, TABLES))
+    return config
 
 
 def check_workspace(config: CocuConfig, create: bool = True) -> None:

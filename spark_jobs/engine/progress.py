@@ -78,19 +78,19 @@ class Progress:
             with self._lock:
                 watched, total = dict(self._watched), self._finished
             for group, (session, wave) in watched.items():
-                total += self._size(wave) * _share_done(session, group, len(wave))
+                total += self._size(wave) * _share_done(session, group)
             self._show(total)
 
 
-def _share_done(session: SparkSession, group: str, tasks: int) -> float:
+def _share_done(session: SparkSession, group: str) -> float:
     tracker = session.sparkContext.statusTracker()
-    completed = 0
+    share = 0.0
     try:
         for number in tracker.getJobIdsForGroup(group):
             job = tracker.getJobInfo(number)
             for stage in job.stageIds if job else []:
                 info = tracker.getStageInfo(stage)
-                completed = max(completed, info.numCompletedTasks if info else 0)
+                share = max(share, info.numCompletedTasks / max(1, info.numTasks) if info else 0.0)
     except Exception:
         return 0.0  # the session is going down; a progress bar must not be what fails
-    return min(1.0, completed / max(1, tasks))
+    return min(1.0, share)

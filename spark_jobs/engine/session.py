@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.schema import CocuConfig
 
-__all__ = ["gpu_profile", "open_session", "task_slots"]
+__all__ = ["chosen_master", "gpu_profile", "open_session", "task_slots"]
 
 # Python workers each do one thing at a time; the parallelism is in the number of tasks. Math libraries
 # that start one thread a core in every worker would fight each other for the cores.
@@ -25,7 +25,7 @@ def open_session(config: CocuConfig) -> SparkSession:
     """The running session, or a new one; properties given to spark-submit win over the configuration's.
 
     Raises:
-        UserError: Java is missing, or the master cannot be reached.
+        UserError: Java is missing, the master cannot be reached, or spark-submit must be told it.
     """
     if SparkContext._active_spark_context is None and not _find_java():
         raise UserError(
@@ -50,14 +50,41 @@ def open_session(config: CocuConfig) -> SparkSession:
     for key, value in defaults.items():
         if key not in given:
             builder = builder.config(key, value)
-    if "spark.master" not in given:
-        builder = builder.master(config.spark.master or "local[*]")
+    if master := chosen_master(config.spark.master, given.get("spark.master")):
+        builder = builder.master(master)
     try:
         session = builder.getOrCreate()
     except Exception as error:
         raise UserError(f"Spark does not start: {str(error).strip().splitlines()[0]}") from error
     session.sparkContext.setLogLevel("ERROR" if session.sparkContext.master.startswith("local") else "WARN")
     return session
+
+
+def chosen_master(wanted: str, given: str | None) -> str | None:
+    """The master to set for this session, or None where spark-submit's own stays.
+
+    Args:
+        wanted: ``spark.master`` of the configuration, or empty.
+        given: what spark-submit says, None without it. It says ``local[*]`` when nobody told it, too.
+
+    Raises:
+        UserError: a master for which spark-submit prepares things before the driver starts.
+    """
+    if given is None:
+        return wanted or "local[*]"
+    if not wanted or wanted == given:
+        return None
+    if given != "local[*]":
+        print(
+            f"spark.master={wanted} is not used: spark-submit was given {given}", file=sys.stderr, flush=True
+        )
+        return None
+    if wanted.startswith(("local", "spark://")):
+        return wanted
+    raise UserError(
+        f"spark.master={wanted}: give it to spark-submit itself (--master {wanted}; scripts/submit.sh does), which "
+        "otherwise runs everything on this machine"
+    )
 
 
 def _find_java() -> bool:

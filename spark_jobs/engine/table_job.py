@@ -27,6 +27,10 @@ class TableJob:
     task: Callable[[Unit, str, str], UnitRecord]  # (unit, table folder, recipe) -> record; runs on executors
     what: str = "pairs"
     profile: ResourceProfile | None = None
+    rows_per_task: int = (
+        0  # small units are done several in a task, for about so many rows; 0: one unit a task
+    )
+    whole: bool = False  # of no use with a unit missing, whatever spark.max_failed_units says
     extra: dict[str, Any] = field(default_factory=dict)
     # Counted up when the job's code gives other rows for the same settings and inputs: what an older version has
     # begun is not finished by a newer one.

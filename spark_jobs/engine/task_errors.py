@@ -9,9 +9,15 @@ from collections.abc import Iterator
 
 from configs.errors import UserError
 
-__all__ = ["as_user_errors", "translated"]
+__all__ = ["ExecutorFault", "as_user_errors", "translated"]
+
+
+class ExecutorFault(UserError):
+    """An executor that can do no unit: without the driver's packages, code or Python, or without room for Spark."""
+
 
 _USER_ERROR = re.compile(r"(?:configs\.errors\.)?UserError: (.+)")
+_EXECUTOR_FAULT = re.compile(r"ExecutorFault: (.+)")
 _DISK_ERRORS = (
     errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
 )  # fmt: skip
@@ -45,6 +51,8 @@ def translated(error: BaseException) -> BaseException:
         return UserError(
             f"cannot write: {' '.join(text.split())}; mend the rights or the path, then run again"
         )
+    if found := _EXECUTOR_FAULT.search(text):
+        return ExecutorFault(found.group(1).strip())
     if found := _USER_ERROR.search(text):
         return UserError(found.group(1).strip())
     if found := _DISK_ERROR.search(text):
@@ -57,17 +65,17 @@ def translated(error: BaseException) -> BaseException:
             f"and executors (docs/clusters.md, Object stores)"
         )
     if found := _SPARK_DISK_ERROR.search(text):
-        return UserError(
+        return ExecutorFault(
             f"Spark could not write to spark.local.dir: {found.group(1)}; free space there or name another "
             f"disk, then run again"
         )
     if found := _NO_MODULE.search(text):
-        return UserError(
+        return ExecutorFault(
             f"an executor has no Python module '{found.group(1)}'; ship environment and code: make package, "
             f"then spark-submit --archives dist/environment.tar.gz#environment --py-files dist/cocu.zip"
         )
     if found := _NO_PYTHON.search(text):
-        return UserError(
+        return ExecutorFault(
             f"an executor cannot start {found.group(1)}; with --archives dist/environment.tar.gz#environment "
             f"set spark.pyspark.python=./environment/bin/python"
         )

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from corpora.ingest_shard import REJECTS_SCHEMA
+from spark_jobs.engine.failed_units import lost_units
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
 from storage.tables import Manifest
@@ -59,20 +60,25 @@ def part_address(manifest: Manifest, part: Part) -> str:
 def units_of(first: Manifest, others: Sequence[Manifest] = (), corpora: Sequence[str] = ()) -> list[Unit]:
     """One unit for each part of ``first``; its payload is the addresses of that part in every table.
 
+    Parts that another table does without (``spark.max_failed_units``) are left out.
+
     Raises:
         UserError: another table lacks a part, so it was built from something else.
     """
     by_name = [{part.name: part for part in manifest.parts} for manifest in others]
+    lost = set().union(*(lost_units(manifest) for manifest in others))
     units = []
     for part in parts_of(first, corpora):
+        if part.name in lost:
+            continue
         addresses = [part_address(first, part)]
         for manifest, known in zip(others, by_name, strict=True):
             if part.name not in known:
                 raise UserError(
-                    f"table '{manifest.table}' has no part {part.name} of '{first.table}'; run the job {manifest.job} again with overwrite=true"
+                    f"table '{manifest.table}' has no part {part.name} of '{first.table}'; run the job {manifest.job} again with overwrite=[{manifest.table}]"
                 )
             addresses.append(part_address(manifest, known[part.name]))
-        units.append(Unit(part.name, part.rows, tuple(addresses)))
+        units.append(Unit(part.name, part.rows, tuple(addresses), addresses[0]))
     return units
 
 

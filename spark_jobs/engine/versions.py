@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from configs.schema import ClipConfig
+from spark_jobs.engine.task_errors import ExecutorFault
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -105,10 +106,10 @@ def insist_on(driver: tuple[tuple[str, str], ...]) -> None:
     """Called in a Python worker, once: it must have the driver's versions.
 
     Raises:
-        UserError: what differs, and on which host.
+        ExecutorFault: what differs, and on which host.
     """
     if text := _version_fault(driver):
-        raise UserError(text)
+        raise ExecutorFault(text)
 
 
 def _version_fault(driver: tuple[tuple[str, str], ...]) -> str:

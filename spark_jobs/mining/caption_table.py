@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pyarrow as pa
@@ -28,9 +29,10 @@ def build_pair_concepts(session: SparkSession, config: CocuConfig, concepts: Man
         table="pair_concepts",
         settings={},
         inputs={"pairs": pairs.recipe, "concepts": concepts.recipe},
-        units=[Unit(unit.name, unit.rows, (unit.payload[0], words)) for unit in units_of(pairs)],
+        units=[replace(unit, payload=(unit.payload[0], words)) for unit in units_of(pairs)],
         task=extract_unit,
         what="captions",
+        rows_per_task=25_000,
     )
     return build_table(session, config, job)
 

@@ -81,6 +81,7 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
         units=units,
         task=concept_unit,
         what="concepts",
+        whole=True,  # the rows are the concepts' ids
         profile=gpu_profile(session),
         finish=finish,
     )

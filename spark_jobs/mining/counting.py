@@ -11,7 +11,10 @@ from pyspark.sql import functions as sql
 from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation.text import vocabulary
+from spark_jobs.engine.session import task_slots
 from spark_jobs.engine.units import units_of
+from spark_jobs.engine.waves import units_per_task
+from spark_jobs.engine.worker_imports import forget_zip_importers
 from storage import tables
 from storage.tables import Manifest
 
@@ -73,16 +76,19 @@ def count_concepts(
 
     Words that are no nouns in most of their captions are left out (:func:`vocabulary.mostly_nouns`).
     """
-    addresses = [unit.payload[0] for unit in units_of(pairs)]
+    units = units_of(pairs)
+    addresses = [unit.payload[0] for unit in units]
+    tasks = -(-len(units) // units_per_task(25_000, units, task_slots(session)))
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
                 captions = tables.read_file(addresses[number], ["caption"]).column("caption").combine_chunks()
                 yield vocabulary.count_batch(captions, max_words)
+        forget_zip_importers()
 
     frame = (
-        session.range(0, len(addresses), 1, len(addresses))
+        session.range(0, len(addresses), 1, tasks)
         .mapInArrow(count, "concept string, count long, seen long")
         .groupBy("concept")
         .agg(sql.sum("count").alias("count"), sql.sum("seen").alias("seen"))

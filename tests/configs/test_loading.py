@@ -91,3 +91,34 @@ def test_overrides_stand_before_and_after_the_file():
     argv = ["workspace=a", "--config", "configs/demo.yaml", "ingest.short_side=8"]
     config = parse_config(argv, "job", "text", [])
     assert (config.workspace, config.ingest.short_side) == ("a", 8)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("true", True), ("false", False), ("[archives,training_set]", ["archives", "training_set"]), ("[]", [])],
+)
+def test_overwrite_is_yes_no_or_names(value, expected):
+    assert load_config(None, [f"overwrite={value}"]).overwrite == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("archives", "true, false or a list of tables like"),
+        ("[archive]", "names 'archive'; tables here: pairs, image_embeddings"),
+        ("3", "true, false or a list"),
+        ("[1]", "true, false or a list"),
+    ],
+)
+def test_other_values_of_overwrite_are_refused(value, message):
+    with pytest.raises(UserError, match=message):
+        load_config(None, [f"overwrite={value}"])
+
+
+def test_a_job_is_asked_to_overwrite_its_own_tables_only():
+    from spark_jobs.engine.entry import parse_arguments
+
+    assert parse_arguments(["overwrite=[concepts]"], "mine_concepts", "", []).overwrite == ["concepts"]
+    assert parse_arguments(["overwrite=[concepts]"], "pipeline", "", []).overwrite == ["concepts"]
+    with pytest.raises(UserError, match="ingest: overwrite names 'archives'; tables here: pairs$"):
+        parse_arguments(["overwrite=[archives]"], "ingest", "", [])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyspark.resource import ResourceProfileBuilder, TaskResourceRequests
 
 from configs.errors import UserError
 from configs.loading import load_config
@@ -17,7 +18,7 @@ from curation import index as faiss_index
 from curation.index import open_index
 from spark_jobs import build_archives, build_index
 from spark_jobs.archiving import neighbours
-from spark_jobs.engine import index_cache
+from spark_jobs.engine import index_cache, waves
 from spark_jobs.engine.index_cache import local_index
 from storage import tables
 from storage.copies import upload_folder
@@ -207,10 +208,55 @@ def test_without_a_gpu_the_job_says_that_it_runs_on_the_cpu(spark, workspace, ca
     assert tables.read_manifest(str(workspace), "archives").extra["searched_on"] == {"cpu": OTHERS}
 
 
+def test_tasks_that_search_on_the_cpu_hold_no_gpu(spark, workspace, monkeypatch):
+    """Executors have GPUs and no faiss-gpu: one task asks, the others take a core each and not a GPU each."""
+    config = config_of(workspace, "archives.corpora=[mine]")
+    build_index.run(spark, config)
+    profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", 1)).build
+    monkeypatch.setattr(build_archives, "gpu_profile", lambda session: profile)
+    asked = []
+
+    def map_units(session, units, work, asked_for):  # local mode knows no profiles
+        asked.append(asked_for)
+        return waves.map_units(session, units, work)
+
+    monkeypatch.setattr(build_archives, "map_units", map_units)
+    monkeypatch.setattr(
+        build_archives, "build_table", lambda session, config, job: (job.units(), job.profile)
+    )
+    units, left = build_archives.run(spark, config)
+    assert (asked, left) == ([profile], None)
+    assert [unit.name.partition("/")[0] for unit in units] == ["mine"]
+
+
 def test_a_gpu_that_is_insisted_on_and_missing_is_one_error(spark, workspace):
     with pytest.raises(UserError, match=r"archives\.device is gpu, but .*archives\.device=cpu or auto"):
         archives(spark, workspace, "archives.device=gpu")
     assert tables.find_manifest(str(workspace), "archives") is None
+
+
+def test_a_damaged_index_is_found_and_built_again(spark, workspace, capsys):
+    archives(spark, workspace)
+    folder = tables.read_manifest(str(workspace), "index").extra["folder"]
+    file = workspace / "index" / folder / "offsets.npy"
+    data = bytearray(file.read_bytes())
+    verify = config_of(workspace, "verify=true")
+    build_index.run(spark, verify)
+    assert "index is verified" in capsys.readouterr().out
+    data[-1] ^= 1
+    file.write_bytes(data)
+    again = build_index.run(spark, verify)
+    assert "offsets.npy is damaged" in capsys.readouterr().out
+    assert again.extra["folder"] != folder
+    index_of(workspace)
+    (workspace / "index" / again.extra["folder"] / "keys.arrow").unlink()
+    third = build_index.run(spark, config_of(workspace, "verify=true"))
+    assert "is gone" in capsys.readouterr().out
+    # By its name it is built again though nothing is wrong with it.
+    assert (
+        build_index.run(spark, config_of(workspace, "overwrite=[index]")).extra["folder"]
+        != third.extra["folder"]
+    )
 
 
 def test_a_second_run_does_nothing_and_other_settings_are_refused(spark, workspace, capsys):

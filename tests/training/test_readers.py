@@ -146,7 +146,7 @@ def test_a_damaged_row_group_is_named(tmp_path: Path, reader: str) -> None:
     )
     content[start - 60 : start + 200] = b"\x00" * 260
     file.write_bytes(bytes(content))
-    with pytest.raises(UserError, match=r"row group [012]: cannot be read.*overwrite=true"):
+    with pytest.raises(UserError, match=r"row group [012]: cannot be read.*verify=true"):
         list(read_groups(reader, damaged.groups))
 
 

@@ -1,0 +1,83 @@
+"""What a task costs by itself: processor time of a Python worker for a unit that does nothing.
+
+    python -m tests.benchmarks.bench_task [--tasks 40] [--rounds 3]
+
+Two pools of workers in one Spark application (PySpark keeps one a set of environment variables), used in turn: in
+one, tasks end as the engine's do, without finders of zips in Python's cache; in the other they stay, as PySpark
+leaves them. The time is from a worker's task to its next one, so that it holds what PySpark does in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from configs.schema import CocuConfig, SparkConfig
+from spark_jobs.engine.session import open_session
+from spark_jobs.engine.worker_imports import forget_zip_importers
+
+
+def empty_tasks(session: SparkSession, tasks: int, forget: bool) -> tuple[list[float], float]:
+    """Processor milliseconds of each task but a worker's first, and the wall milliseconds of one."""
+
+    def nothing(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            yield pa.RecordBatch.from_arrays(
+                [pa.array([os.getpid()], pa.int64()), pa.array([time.process_time()])], ["worker", "used"]
+            )
+        if forget:
+            forget_zip_importers()
+
+    session.sparkContext.environment["COCU_BENCH"] = str(forget)
+    started = time.monotonic()
+    rows = session.range(0, tasks, 1, tasks).mapInArrow(nothing, "worker long, used double").collect()
+    wall = (time.monotonic() - started) / tasks
+    by_worker: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        by_worker[row["worker"]].append(row["used"])
+    spent = [
+        1000 * (later - earlier)
+        for used in map(sorted, by_worker.values())
+        for earlier, later in pairwise(used)
+    ]
+    return spent, 1000 * wall
+
+
+def main() -> None:
+    """Print both, and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    session = open_session(CocuConfig(spark=SparkConfig(master="local[2]", app_name="bench-task")))
+    processor: dict[bool, list[float]] = {True: [], False: []}
+    wall: dict[bool, list[float]] = {True: [], False: []}
+    for forget in (True, False):
+        empty_tasks(session, 4, forget)  # starts the workers
+    for _ in range(arguments.rounds):
+        for forget in (False, True):
+            spent, took = empty_tasks(session, arguments.tasks, forget)
+            processor[forget].extend(spent)
+            wall[forget].append(took)
+    session.stop()
+    before, after = statistics.median(processor[False]), statistics.median(processor[True])
+    found = {
+        "as PySpark leaves it, ms of processor a task": round(before, 1),
+        "without finders of zips, ms of processor a task": round(after, 1),
+        "ratio": round(before / after, 1),
+        "wall ms a task": [round(statistics.median(wall[forget]), 1) for forget in (False, True)],
+    }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
