@@ -21,6 +21,7 @@ from curation.index import (
     choose_index,
     concept_table,
     exact_search,
+    list_files,
     merge,
     open_index,
     place_on_device,
@@ -323,6 +324,16 @@ def test_the_gpu_finds_the_true_neighbours(corpus, tmp_path, kind):
 def test_the_index_does_not_depend_on_the_units(corpus, tmp_path, kind):
     one = build(corpus, tmp_path / "one", kind, unit_rows=ROWS, nlist=8)
     many = build(corpus, tmp_path / "many", kind, unit_rows=97, nlist=8)
+    assert one.metadata == many.metadata  # checksums of all files among it
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_the_index_does_not_depend_on_what_fits_in_memory(corpus, tmp_path, monkeypatch, kind):
+    """Sorted in one run, or in seven that are merged a few lists at a time."""
+    one = build(corpus, tmp_path / "one", kind, nlist=8)
+    monkeypatch.setattr(list_files, "_RUN_ROWS", 300)
+    monkeypatch.setattr(list_files, "_BLOCK_ROWS", 400)
+    many = build(corpus, tmp_path / "many", kind, unit_rows=100, nlist=8)
     assert one.metadata == many.metadata  # checksums of all files among it
 
 
