@@ -31,7 +31,7 @@ class TrainConfig:
         "cluster", "texts beside the caption: cluster | top | caption-nouns (the GroupViT baseline) | none"
     )
     prompts: int = option(3, "K: concept prompts an image a step")
-    temperature: float = option(1.0, "softmax temperature of the concept draws")
+    temperature: float = option(0.5, "softmax temperature of the concept draws; lower: truer, less varied")
     reduction: str = option(
         "log_sum",
         "multi-label loss: log_sum (paper) | mean_log (released code) | each (a prompt against the negatives alone)",
