@@ -74,8 +74,25 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CocuConfig:
             raise UserError(f"{where}: {key}: {str(error).splitlines()[0]}") from None
     config = OmegaConf.to_object(merged)
     assert isinstance(config, CocuConfig)
+    _expand_home(config)
     _check_values(config, path or "configuration")
     return config
+
+
+def _expand_home(config: CocuConfig) -> None:
+    """A text that begins with ``~`` is a path below a home: no shell expands it behind a ``=`` or in YAML."""
+    sections = [getattr(config, entry.name) for entry in dataclasses.fields(config)]
+    for section in (config, *filter(dataclasses.is_dataclass, sections), *config.corpora):
+        for entry in dataclasses.fields(section):
+            value = getattr(section, entry.name)
+            if isinstance(value, str) and value.startswith("~"):
+                try:
+                    home = str(Path(value).expanduser())
+                except RuntimeError:
+                    raise UserError(
+                        f"{entry.name}={value}: this machine knows no such user; write the path out"
+                    ) from None
+                setattr(section, entry.name, home)
 
 
 def to_plain(config: Any) -> dict[str, Any]:

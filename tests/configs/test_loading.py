@@ -122,3 +122,20 @@ def test_a_job_is_asked_to_overwrite_its_own_tables_only():
     assert parse_arguments(["overwrite=[concepts]"], "pipeline", "", []).overwrite == ["concepts"]
     with pytest.raises(UserError, match="ingest: overwrite names 'archives'; tables here: pairs$"):
         parse_arguments(["overwrite=[archives]"], "ingest", "", [])
+
+
+def test_a_tilde_is_the_home_folder_in_every_section(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/someone")
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "corpora: [{name: web, path: '~/in/{0..3}.tar'}]\nclip: {pretrained: ~/clip.safetensors}\n"
+    )
+    config = load_config(
+        str(file), ["workspace=~/ws", "train.output=~/out", "concepts.stop_words=./~/words.txt"]
+    )
+    assert (config.workspace, config.train.output) == ("/home/someone/ws", "/home/someone/out")
+    assert config.clip.pretrained == "/home/someone/clip.safetensors"
+    assert config.corpora[0].path == "/home/someone/in/{0..3}.tar"
+    assert config.concepts.stop_words == "./~/words.txt"
+    with pytest.raises(UserError, match="output=~nobody-here/x: this machine knows no such user"):
+        load_config(None, ["train.output=~nobody-here/x"])
