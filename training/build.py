@@ -16,14 +16,16 @@ from configs.schema import CocuConfig
 from models.groupvit import GroupViT, GroupViTConfig
 from models.projector import replace_batch_norms
 from models.weights import load_model
+from storage.addresses import join, resolve
 from training import distributed
 from training.batch_options import BatchOptions
 from training.batches import BatchMaker
-from training.checkpoints import find_resume, load_training
+from training.checkpoints import LAST, find_resume, load_training
 from training.loop import Run
 from training.progress import Progress
 from training.readers import read_groups
 from training.recipe import GradientBuffer, build_optimiser
+from training.remote_output import remote_output
 from training.step import LossOptions
 from training.sync_norm import SyncBatchNorm
 from training.texts import Draws
@@ -44,13 +46,18 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         replace_batch_norms(model, SyncBatchNorm)
     model.to(device)
     optimiser = build_optimiser(model, options)
-    folder = Path(options.output or f"{config.workspace}/training").resolve()
+    output = options.output or join(config.workspace, "training")
+    remote = remote_output(output)
+    folder = Path(resolve(output)[1]).resolve() if remote is None else remote.folder
+    if remote is not None and distributed.rank() == 0 and options.resume == "auto":
+        remote.fetch(LAST)
     progress = Progress()
     found = find_resume(options.resume, folder) if distributed.rank() == 0 else None
     if found is not None:
         parts = load_training(found, model, optimiser, to_plain(config), data.recipe)
         progress = Progress.from_dict(parts["progress"])
-        print(f"going on from {found}: epoch {progress.epoch}, step {progress.global_step:,}", flush=True)
+        shown = found if remote is None or found.parent != folder else f"{remote.address}/{found.name}"
+        print(f"going on from {shown}: epoch {progress.epoch}, step {progress.global_step:,}", flush=True)
     if (
         not distributed.elastic()
     ):  # there rank 0's state is handed out when training starts, also to late joiners
@@ -75,6 +82,7 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         maker=BatchMaker(_batch_options(config, model.config, device)),
         samples=_samples(config, data, model.config),
         progress=progress,
+        remote=remote,
     )
 
 

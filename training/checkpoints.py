@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from configs.training import TrainConfig
 from models.groupvit import GroupViT, GroupViTConfig
 from models.weights import read_weight_file, save_model
 
-__all__ = ["LAST", "find_resume", "load_training", "publish", "write_checkpoint"]
+__all__ = ["LAST", "find_resume", "load_training", "outdated", "publish", "write_checkpoint"]
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -62,9 +63,14 @@ def publish(path: Path, best: bool, keep: int) -> None:
         except OSError:  # a file system without hard links
             shutil.copyfile(path, temporary)
         temporary.replace(folder / name)
-    steps = sorted(found for found in folder.iterdir() if _STEP.fullmatch(found.name))
-    for old in steps[: max(len(steps) - keep, 0)]:
-        old.unlink(missing_ok=True)
+    for name in outdated((found.name for found in folder.iterdir()), keep):
+        (folder / name).unlink(missing_ok=True)
+
+
+def outdated(names: Iterable[str], keep: int) -> list[str]:
+    """The checkpoints of steps among some files, but the newest ``keep``."""
+    steps = sorted(name for name in names if _STEP.fullmatch(name))
+    return steps[: max(len(steps) - keep, 0)]
 
 
 def find_resume(resume: str, folder: Path) -> Path | None:

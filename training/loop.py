@@ -28,10 +28,11 @@ from training.pictures import grouping_picture
 from training.plan import EpochPlan
 from training.progress import Progress
 from training.recipe import GradientBuffer, learning_rate
+from training.remote_output import RemoteOutput
 from training.skipped_steps import judge_steps
 from training.step import LossOptions, OnDevice, accumulate_gradients
 from training.stream import rank_tables
-from training.telemetry import Telemetry
+from training.telemetry import HISTORY, Telemetry
 from training.training_set import TrainingSet
 
 __all__ = ["Run", "run_epochs"]
@@ -64,6 +65,8 @@ class Run:
     samples: torch.Tensor
     """uint8 (n, H, W, 3): images whose grouping maps are drawn"""
     progress: Progress
+    remote: RemoteOutput | None = None
+    """where ``folder`` belongs, if that is no folder of this machine"""
     telemetry: Telemetry | None = None
     pending: Pending = field(default_factory=Pending)
 
@@ -84,6 +87,8 @@ def run_epochs(run: Run, commit: Callable[[], None] | None = None) -> None:
     """
     options = run.config.train
     if distributed.rank() == 0 and run.telemetry is None:
+        if run.remote is not None:
+            run.remote.fetch(HISTORY)  # it is added to
         run.telemetry = Telemetry(run.folder, options.epochs * run.data.rows)
     run.model.train()
     while run.progress.epoch < options.epochs:
@@ -244,3 +249,5 @@ def save(run: Run, ended: bool = False) -> None:
         configuration=to_plain(run.config),
     )
     publish(path, best=ended and run.progress.is_best, keep=run.config.train.keep)
+    if run.remote is not None:
+        run.remote.try_to_send(run.config.train.keep)

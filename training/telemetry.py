@@ -13,7 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from configs.output_folder import make_output_folder
 
-__all__ = ["Telemetry", "clock"]
+__all__ = ["HISTORY", "Telemetry", "clock"]
+
+HISTORY = "history.jsonl"
 
 
 def clock(seconds: float) -> str:
@@ -64,7 +66,7 @@ class Telemetry:
         )
 
     def _append(self, values: dict[str, Any]) -> None:
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as stream:
+        with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from configs.arguments import parse_config
 from configs.errors import UserError, run_entry
 from configs.schema import CocuConfig
+from storage.addresses import join
 from training import distributed
 from training.build import build, state_tensors
 from training.loop import Run, run_epochs
@@ -45,19 +47,20 @@ def train(config: CocuConfig) -> dict[str, Any]:
     data = open_training_set(_absolute(config.workspace))
     distributed.start()
     run = build(config, data)
-    try:
-        if distributed.elastic():
-            from training.elastic import run_elastic
+    with run.remote or contextlib.nullcontext():
+        try:
+            if distributed.elastic():
+                from training.elastic import run_elastic
 
-            run_elastic(run, state_tensors(run.model, run.optimiser))
-        else:
-            run_epochs(run)
-    finally:
-        run.maker.close()
-    summary = _summarise(run, time.monotonic() - started)
-    if run.telemetry is not None:
-        run.telemetry.finish(summary)
-        show_summary(summary)
+                run_elastic(run, state_tensors(run.model, run.optimiser))
+            else:
+                run_epochs(run)
+        finally:
+            run.maker.close()
+        summary = _summarise(run, time.monotonic() - started)
+        if run.telemetry is not None:
+            run.telemetry.finish(summary)
+            show_summary(summary)
     return summary
 
 
@@ -77,7 +80,7 @@ def _summarise(run: Run, seconds: float) -> dict[str, Any]:
         "processes": distributed.size(),
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "seconds": round(seconds, 1),
-        "checkpoint": str(run.folder / "last.pt"),
+        "checkpoint": join(run.remote.address if run.remote else str(run.folder), "last.pt"),
     }
 
 
