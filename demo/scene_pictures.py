@@ -9,10 +9,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo.segmentation import SIDE
+from demo.segmentation import SIDE, STRIDE, WINDOW
 from demo.voc import VOC_FOLDER
 from evaluation.pictures import comparison
-from evaluation.protocol import class_texts, encode_windows, resize_short_side
+from evaluation.protocol import (
+    Protocol,
+    best_classes,
+    class_texts,
+    encode_windows,
+    resize_short_side,
+    slide_images,
+)
 from models.groupvit import GroupViT
 from models.pixels import normalise
 from models.weights import load_model
@@ -37,9 +44,14 @@ def write_pictures(checkpoint: Path, source: Path, folder: Path, count: int) -> 
 
 
 def see(model: GroupViT, photo: np.ndarray, texts: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """A picture (H, W, 3) uint8 and class texts (C, E) -> the class and the segment of each pixel, (H, W) each."""
-    small = torch.from_numpy(resize_short_side(photo, SIDE).copy())
-    found = encode_windows(model, normalise(small[None]), texts)
-    segments = found.segments[0].numpy().astype(np.uint8)
-    groups = np.asarray(Image.fromarray(segments).resize(photo.shape[1::-1], Image.Resampling.NEAREST))
-    return found.scores[0].argmax(dim=-1).numpy()[groups], groups
+    """The class and the group of each pixel of a picture (H, W, 3) uint8, (H, W) each; class texts are (C, E).
+
+    Classes are those that the evaluation scores, put together from windows; groups are those of the whole picture.
+    """
+    protocol, size = Protocol(SIDE, WINDOW, STRIDE), photo.shape[:2]
+    pixels = normalise(torch.from_numpy(resize_short_side(photo, SIDE).copy())[None])[0]
+    (scores,) = slide_images(model, [pixels], texts, protocol)
+    whole = normalise(torch.from_numpy(resize_short_side(photo, model.config.image_size).copy())[None])
+    groups = encode_windows(model, whole, texts).segments[0].numpy().astype(np.uint8)
+    groups = np.asarray(Image.fromarray(groups).resize(size[::-1], Image.Resampling.NEAREST))
+    return best_classes(scores, size).numpy(), groups

@@ -10,7 +10,15 @@ import numpy as np
 
 from demo.scenes import GROUND_LABELS, THINGS
 
-__all__ = ["evaluate_command", "intersection_over_union", "read_segmentation", "segmentation_figures"]
+__all__ = [
+    "SIDE",
+    "STRIDE",
+    "WINDOW",
+    "evaluate_command",
+    "intersection_over_union",
+    "read_segmentation",
+    "segmentation_figures",
+]
 
 
 def intersection_over_union(confusion: np.ndarray) -> np.ndarray:
@@ -51,10 +59,15 @@ def _mean_of(values: np.ndarray, classes: list[str], names: tuple[str, ...]) -> 
     return float(values.mean(where=chosen)) if chosen.any() else float("nan")
 
 
+SIDE, WINDOW, STRIDE = 128, 64, 16
+"""Pixels: pictures are brought to twice the model's image size, as GroupViT's own protocol does, and seen through
+windows of the size that it was trained at, which is what its training's crops look like."""
+
+
 def evaluate_command(checkpoint: Path, source: Path, out: Path, pictures: int = 0) -> list[str]:
-    """The evaluation of the demo's unseen scenes: whole pictures, at the size that the model was trained at."""
+    """The evaluation of the demo's unseen scenes."""
     files = ["--data", str(source), "--classes", str(source / "classes.json"), "--out", str(out)]
-    sizes = ["--short-side", str(SIDE), "--window", str(WINDOW), "--stride", str(SIDE)]
+    sizes = ["--short-side", str(SIDE), "--window", str(WINDOW), "--stride", str(STRIDE)]
     command = [
         "python",
         "-m",
@@ -65,12 +78,6 @@ def evaluate_command(checkpoint: Path, source: Path, out: Path, pictures: int = 
         "folder",
     ]
     return [*command, *files, *sizes, *(["--pictures", str(pictures)] if pictures else [])]
-
-
-SIDE = 96
-"""The demo's pictures are brought to this short side (pixels)."""
-WINDOW = 160
-"""One window holds the whole picture: things are named by what stands around them, too."""
 
 
 def read_segmentation(out: Path) -> dict[str, Any]:
