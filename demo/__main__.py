@@ -69,19 +69,23 @@ def main(argv: list[str]) -> int:
 def _segment(
     config: CocuConfig, common: list[str], source: Path, steps: Steps, summary: dict[str, Any]
 ) -> None:
-    """Evaluate the model that training starts from, train, evaluate again; draw what it sees."""
-    workspace = Path(config.workspace)
-    if config.train.init:
-        before = workspace / "evaluation-before"
-        steps.run("evaluate before", evaluate_command(Path(config.train.init), source, before))
-        summary["segmentation_before"] = read_segmentation(before)
-    steps.run("train", ["python", "-m", "training.train", *common])
-    checkpoint = Path(config.train.output or workspace / "training") / "last.pt"
+    """Evaluate and show the model that training starts from, if there is one; train, evaluate again."""
+    workspace, start = Path(config.workspace), Path(config.train.init)
     results = workspace / "evaluation"
-    steps.run("evaluate", evaluate_command(checkpoint, source, results))
-    write_pictures(checkpoint, source, results / "pictures", _PICTURES)
+    after = workspace / "evaluation-trained" if config.train.init else results
+    checkpoint = Path(config.train.output or workspace / "training") / "last.pt"
+    if config.train.init:
+        steps.run("evaluate", evaluate_command(start, source, results))
+        write_pictures(start, source, results / "pictures", _PICTURES)
+        summary["segmentation"] = read_segmentation(results)
+        _store(config, summary)
+    steps.run("train", ["python", "-m", "training.train", *common])
+    steps.run("evaluate after training", evaluate_command(checkpoint, source, after))
+    if not config.train.init:
+        write_pictures(checkpoint, source, results / "pictures", _PICTURES)
     summary["training"] = _training_summary(checkpoint.parent)
-    summary["segmentation"] = read_segmentation(results)
+    summary["segmentation_trained"] = read_segmentation(after)
+    summary.setdefault("segmentation", summary["segmentation_trained"])
     summary["seconds"].update(steps.seconds)
     _store(config, summary)
 
@@ -136,16 +140,14 @@ def _show(summary: dict[str, Any], config: CocuConfig, total: float) -> None:
 
 
 def _show_segmentation(summary: dict[str, Any]) -> None:
-    losses, after = summary["training"]["losses"], summary["segmentation"]
-    before = summary.get("segmentation_before")
-    print(f"GroupViT on {after['scenes']} unseen scenes, all labels, every pixel:")
-    if before:
-        print(f"  as it is in demo/groupvit, trained for hours:      {_figures(before)}")
-    trained = f"{summary['training']['rows']:,} images of this run, loss {losses[0]:.2f} -> {losses[-1]:.2f}"
-    print(f"  trained on {trained}: {_figures(after)}")
+    shown, trained = summary["segmentation"], summary["segmentation_trained"]
+    training = summary["training"]
+    print(f"GroupViT on {shown['scenes']} unseen scenes, every pixel one of 42 labels:")
+    print(f"  demo/groupvit, the model that the report shows: {_figures(shown)}")
+    print(f"  after {training['rows']:,} more images, of the pairs above:    {_figures(trained)}")
     print(
-        f"  without looking: mIoU {after['constant_miou']:.1f} % by the best constant answer, "
-        f"{after['chance_miou']:.1f} % by chance"
+        f"  without looking at a picture: mIoU {shown['constant_miou']:.1f} % by the best constant answer, "
+        f"{shown['chance_miou']:.1f} % by chance"
     )
 
 

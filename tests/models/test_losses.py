@@ -76,7 +76,10 @@ def test_every_option_equals_the_formula_written_as_loops(reduction, match, awar
         segments, prompts, concepts = segments_and_concepts(b, k, seed)
         image = segments if match == "segments" else segments.mean(dim=1)
         lists = (concepts.prompts.tolist(), concepts.known.tolist()) if aware else ()
-        found = multi_label_loss(image, prompts, scale, reduction, concepts=concepts if aware else None)
+        given = concepts if aware else None
+        found = multi_label_loss(image, prompts, scale, reduction, concepts=given)
+        learned = multi_label_loss(image, prompts, torch.tensor(scale, dtype=F64), reduction, concepts=given)
+        torch.testing.assert_close(learned, found, rtol=1e-12, atol=1e-13)
         assert float(found) == pytest.approx(
             by_formula(image, prompts, scale, reduction, *lists), rel=1e-11, abs=1e-13
         )
