@@ -21,6 +21,7 @@ __all__ = ["describe_options", "load_config", "to_plain"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "clip.precision": ("auto", "fp32", "bf16", "fp16"),
+    "concepts.merge": ("none", "synonyms"),
     "index.kind": ("auto", "flat", "ivf"),
     "archives.ranking": ("calibrated", "paper", "compat"),
     "archives.candidates": ("auto", "neighbours", "vocabulary"),

@@ -101,6 +101,7 @@ class ConceptsConfig:
     hold_out: list[str] = _option(
         [], "words, or names of benchmarks (voc, ade20k, ...), that must not enter the vocabulary"
     )
+    merge: str = _option("none", "none | synonyms (two words for one thing become the more frequent one)")
 
 
 @dataclass

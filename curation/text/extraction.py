@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -24,17 +24,24 @@ class Extractor:
     Args:
         concepts: the vocabulary; the position of a concept is its id. Where two fold into the same words, the
             first one's id is found.
+        synonyms: further words, each with the concept it is found as.
     """
 
-    def __init__(self, concepts: Sequence[str]) -> None:
+    def __init__(self, concepts: Sequence[str], synonyms: Mapping[str, str] | None = None) -> None:
         self._root: dict[str, dict] = {}
         self._count = len(concepts)
         for number, concept in enumerate(concepts):
-            node = self._root
-            for word in match_words(concept):
-                node = node.setdefault(word, {})
-            if node is not self._root:
-                node.setdefault(_END, number)  # type: ignore[arg-type]
+            self._add(concept, number)
+        numbers = {concept: number for number, concept in enumerate(concepts)} if synonyms else {}
+        for word, concept in (synonyms or {}).items():
+            self._add(word, numbers[concept])
+
+    def _add(self, concept: str, number: int) -> None:
+        node = self._root
+        for word in match_words(concept):
+            node = node.setdefault(word, {})
+        if node is not self._root:
+            node.setdefault(_END, number)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return self._count

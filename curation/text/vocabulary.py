@@ -23,6 +23,7 @@ __all__ = [
     "benchmark_classes",
     "class_names",
     "count_batch",
+    "doubles",
     "leak_report",
     "may_be_concept",
     "mostly_nouns",
@@ -107,6 +108,19 @@ def select(
     if not keep_order:
         chosen.sort(key=lambda entry: (-entry[1], entry[0]))
     return chosen[:max_concepts]
+
+
+def doubles(concepts: Iterable[str]) -> list[tuple[str, str]]:
+    """(concept, the first one that is the same to the extraction) of those that come twice ("boots", "boot")."""
+    first: dict[_Words, str] = {}
+    twice = []
+    for concept in concepts:
+        words = tuple(match_words(concept))
+        if words in first:
+            twice.append((concept, first[words]))
+        else:
+            first[words] = concept
+    return twice
 
 
 def may_be_concept(concept: str) -> bool:

@@ -13,6 +13,7 @@ from curation.text.extraction import Extractor
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
+from spark_jobs.mining.merging import merged_names
 from storage import tables
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
@@ -24,12 +25,13 @@ def build_pair_concepts(session: SparkSession, config: CocuConfig, concepts: Man
     """Find the vocabulary in all captions, or find that it was done."""
     pairs = tables.read_manifest(config.workspace, "pairs")
     words = tuple(concepts.files)
+    merged = tuple(merged_names(concepts).items())
     job = TableJob(
         job="mine_concepts",
         table="pair_concepts",
         settings={},
         inputs={"pairs": pairs.recipe, "concepts": concepts.recipe},
-        units=[replace(unit, payload=(unit.payload[0], words)) for unit in units_of(pairs)],
+        units=[replace(unit, payload=(unit.payload[0], words, merged)) for unit in units_of(pairs)],
         task=extract_unit,
         what="captions",
         rows_per_task=25_000,
@@ -39,17 +41,17 @@ def build_pair_concepts(session: SparkSession, config: CocuConfig, concepts: Man
 
 def extract_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Find the vocabulary's concepts in one part's captions (runs on an executor)."""
-    address, words = unit.payload
+    address, words, merged = unit.payload
     rows = tables.read_file(address, ["key", "caption"])
-    found = _extractor(words).extract(rows.column("caption").combine_chunks())
+    found = _extractor(words, merged).extract(rows.column("caption").combine_chunks())
     table = pa.table({"key": rows.column("key"), "concept_ids": found.to_list_array()})
     return finish_unit(unit, folder, recipe, table)
 
 
 @lru_cache(maxsize=1)
-def _extractor(words: tuple[str, ...]) -> Extractor:
+def _extractor(words: tuple[str, ...], merged: tuple[tuple[str, str], ...]) -> Extractor:
     """One a Python worker: its look-up of 100,000 concepts takes a second to build."""
     names: list[str] = []
     for address in words:
         names.extend(tables.read_file(address, ["concept"]).column("concept").to_pylist())
-    return Extractor(names)
+    return Extractor(names, dict(merged))

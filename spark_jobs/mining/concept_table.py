@@ -27,6 +27,7 @@ from spark_jobs.engine.session import gpu_profile
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit
 from spark_jobs.mining.counting import choose_concepts, lines_of
+from spark_jobs.mining.merging import merge_synonyms
 from spark_jobs.mining.moments import image_moments
 from storage import tables
 from storage.tables import Manifest
@@ -44,6 +45,9 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
     images = tables.read_manifest(config.workspace, "image_embeddings")
     options = config.concepts
     settings: dict[str, Any] = to_plain(options)
+    if options.merge == "none":
+        del settings["merge"]  # tables of before there were merges stay what they are
+    merges: list[dict[str, Any]] = []
     for name in ("vocabulary", "stop_words", "embeddings"):
         if settings[name]:
             settings[name] = digest(settings[name])
@@ -54,6 +58,10 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
 
     def units() -> list[Unit]:
         chosen = choose_concepts(session, config, pairs)
+        if options.merge == "synonyms":
+            chosen, merges[:] = merge_synonyms(session, config, pairs, images, chosen)
+            shown = ", ".join(f"{entry['concept']} -> {entry['into']}" for entry in merges[:10])
+            print(f"mine_concepts: {len(merges):,} words merged into others: {shown or 'none'}", flush=True)
         found = image_moments(session, images)
         moments = session.sparkContext.broadcast((found.mean, found.second))  # d x d: 2 MB for d = 512
         print(f"mine_concepts: {len(chosen):,} concepts; cosines over {found.rows:,} images", flush=True)
@@ -67,6 +75,8 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
         return result
 
     def finish(manifest: Manifest) -> None:
+        if options.merge == "synonyms":
+            manifest.extra["merges"] = merges
         names = tables.read_parts(manifest, ["concept"]).column("concept").to_pylist()
         manifest.extra["benchmark_classes"] = {
             name: {"held": held, "classes": classes}

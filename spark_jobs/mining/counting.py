@@ -38,8 +38,11 @@ def choose_concepts(session: SparkSession, config: CocuConfig, pairs: Manifest) 
         if not chosen:
             raise UserError(f"concepts.hold_out leaves none of the concepts in {options.vocabulary}")
         if len(chosen) < len(given):
+            twice = vocabulary.doubles(concept for concept, _ in given)
+            shown = ", ".join(f"{concept} = {same}" for concept, same in twice[:5])
             print(
-                f"mine_concepts: {len(given) - len(chosen):,} of {len(given):,} given concepts are doubles, stop words or held out",
+                f"mine_concepts: {len(given) - len(chosen):,} of {len(given):,} given concepts are left out: "
+                f"{len(twice):,} doubles{f' ({shown})' if shown else ''}, the rest stop words or held out",
                 flush=True,
             )
         return chosen

@@ -72,6 +72,7 @@ class ReportData:
     concepts: list[tuple[str, int]]
     vocabulary: int
     leaks: dict[str, dict[str, int]]
+    merges: list[dict[str, Any]]
     index: dict[str, Any]
     caption_counts: np.ndarray
     added_counts: np.ndarray
@@ -110,6 +111,7 @@ def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
         concepts=_most_frequent(concepts, captions),
         vocabulary=concepts.rows,
         leaks=concepts.extra.get("benchmark_classes", {}),
+        merges=concepts.extra.get("merges", []),
         index=found["index"].extra["index"] if found["index"] else {},
         caption_counts=captions.lengths,
         added_counts=_added(rows.column("in_caption")),

@@ -109,7 +109,7 @@ def test_benchmark_classes_are_held_out(spark, workspace, clip, capsys):
     assert "voc 0/20" in capsys.readouterr().out
 
 
-def test_a_users_list_and_its_vectors(spark, workspace, clip):
+def test_a_users_list_and_its_vectors(spark, workspace, capsys):
     """Rows follow their lines, though one is a double, one held out and one a word that mining never takes."""
     (workspace / "words.txt").write_text("photo\nboats\nDog\nboat\nstone  bridge\nkite\n")
     vectors = 3 * np.random.default_rng(1).normal(size=(6, WIDTH))
@@ -123,6 +123,43 @@ def test_a_users_list_and_its_vectors(spark, workspace, clip):
     cosines = units[[0, 1, 2, 4]] @ _images(workspace).T
     np.testing.assert_allclose(concepts.column("cosine_std").to_numpy(), cosines.std(axis=1), atol=1e-3)
     assert all("stone bridge" in names for names in found)
+    assert "2 of 6 given concepts are left out: 1 doubles (boat = boats)" in capsys.readouterr().out
+
+
+def _wardrobe(workspace: Path) -> dict[str, Path]:
+    """200 images: coats, which 40 captions call so and 60 jackets, and boats; with a list and its vectors."""
+    captions = ["a coat on a bench"] * 40 + ["a jacket on a bench"] * 60 + ["a boat on a lake"] * 100
+    random_numbers = np.random.default_rng(3)
+    vectors = np.repeat(np.eye(2, WIDTH), 100, axis=0) + random_numbers.normal(scale=0.05, size=(200, WIDTH))
+    order = random_numbers.permutation(200)
+    pairs, images = {}, {}
+    for part, rows in (("web/00000-000", order[:80]), ("web/00001-000", order[80:])):
+        keys = pa.array([f"{part[:-4]}/{row:03d}" for row in rows])
+        pairs[part] = pa.table({"key": keys, "caption": [captions[row] for row in rows]})
+        # The first row of each part has no image: embedding rejected it.
+        images[part] = pa.table(
+            {"key": keys[1:], "embedding": vectors_to_column(vectors[rows[1:]].astype(np.float16), WIDTH)}
+        )
+    write_table(workspace, "pairs", "ingest", pairs, "pairs")
+    write_table(workspace, "image_embeddings", "embed_images", images, "images")
+    (workspace / "words.txt").write_text("coat\njacket\nboat\nbench\n")
+    texts = np.eye(4, WIDTH)[[0, 0, 1, 2]] + 0.1 * np.eye(4, WIDTH)
+    np.save(workspace / "words.npy", texts.astype(np.float32))
+    return {"vocabulary": workspace / "words.txt", "embeddings": workspace / "words.npy"}
+
+
+def test_two_words_for_one_thing_are_one_concept_if_asked(spark, tmp_path, capsys):
+    given = _wardrobe(tmp_path)
+    concepts, found = mined(spark, config_of(tmp_path, ("none", "none"), merge="synonyms", **given))
+    assert concepts.column("concept").to_pylist() == ["jacket", "boat", "bench"]
+    assert Counter(map(tuple, found)) == {("jacket", "bench"): 100, ("boat",): 100}
+    stored = column_to_vectors(concepts.column("embedding")).astype(np.float64)
+    lines = np.load(tmp_path / "words.npy")[[1, 2, 3]]
+    np.testing.assert_allclose(stored, lines / np.linalg.norm(lines, axis=1, keepdims=True), atol=1e-3)
+    (told,) = tables.read_manifest(str(tmp_path), "concepts").extra["merges"]
+    assert (told["concept"], told["into"], told["captions_with_both"]) == ("coat", "jacket", 0)
+    assert told["image_cosine"] > 0.9
+    assert "1 words merged into others: coat -> jacket" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

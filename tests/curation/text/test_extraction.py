@@ -75,6 +75,13 @@ def test_doubles_and_empty_concepts_are_harmless():
     assert Extractor([]).extract(["dog"]).to_lists() == [[]]
 
 
+def test_synonyms_are_found_as_their_concept_and_once():
+    extractor = Extractor(["coat", "dog", "stone bridge"], {"jackets": "coat", "hound dog": "dog"})
+    captions = ["a jacket", "coats and a jacket", "a hound dog", "a hound", "a stone bridge"]
+    assert extractor.extract(captions).to_lists() == [[0], [0], [1], [], [2]]
+    assert len(extractor) == 3
+
+
 def test_a_concept_may_have_any_number_of_words():
     extractor = Extractor(["lady in a red dress on a bench", "bench"])
     assert extractor.extract(["Ladies in a red dress on a bench", "lady in a red dress"]).to_lists() == [

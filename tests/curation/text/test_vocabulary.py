@@ -115,6 +115,16 @@ def test_concepts_that_extraction_cannot_tell_apart_become_one():
     ]
 
 
+def test_doubles_are_named_with_what_they_are_found_as():
+    names = ["boot", "bow tie", "boots", "dog", "bow-tie", "Boot"]
+    assert vocabulary.doubles(names) == [("boots", "boot"), ("bow-tie", "bow tie"), ("Boot", "boot")]
+    assert vocabulary.doubles(["dog", "cat", "dog"]) == [("dog", "dog")]
+    kept = [
+        name for name, _ in vocabulary.select([(name, 0) for name in names], min_count=0, keep_order=True)
+    ]
+    assert vocabulary.doubles(kept) == []
+
+
 def test_pieces_of_one_phrase_are_no_concepts_but_its_last_word_is():
     counts = [
         ("double decker bus", 9),

@@ -57,6 +57,16 @@ def data() -> ReportData:
         concepts=[("dog", 40), ("cat", 10)],
         vocabulary=2,
         leaks={"voc": {"held": 2, "classes": 20}},
+        merges=[
+            {
+                "concept": "coat",
+                "into": "jacket",
+                "text_cosine": 0.731,
+                "image_cosine": 0.352,
+                "captions_with_both": 0,
+                "by_chance": 1.24,
+            }
+        ],
         index={
             "kind": "flat",
             "rows": 1230,
@@ -150,6 +160,12 @@ def test_numbers_are_on_the_page(page):
     assert "the image's data end early" in page.replace("&#39;", "'")
     assert 'aria-label="loss from 4 to 2.5"' in page
     assert "voc 2/20" in text
+
+
+def test_what_was_merged_is_a_table_to_read(page, data):
+    text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert "coat jacket 0.73 0.35 0 1.2" in text
+    assert "Words merged" not in render_report(replace(data, merges=[]))
 
 
 def test_captions_paper_and_ours_stand_side_by_side(page, data):
