@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from demo.captions import concept_forms, full_caption, singular_forms, write_caption
 from demo.samples import CAPTION_STREAM
-from demo.scenes import LABELS, MINIMUM_SHARE, Scene, make_scene
+from demo.world.captions import concept_forms, full_caption, singular_forms, write_caption
+from demo.world.scenes import LABELS, MINIMUM_SHARE, Scene, make_scene
 
 __all__ = [
     "TEST_STREAM",

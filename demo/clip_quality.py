@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from configs.schema import ClipConfig
-from demo.captions import phrase
 from demo.clip_data import SceneSet, draw_set, label_prompts
-from demo.scenes import LABELS
+from demo.world.captions import phrase
+from demo.world.scenes import LABELS
 
 __all__ = ["Quality", "average_precision", "measure_quality"]
 

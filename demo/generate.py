@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 
 from configs.errors import UserError, run_entry
-from demo.captions import concept_forms
 from demo.samples import BROKEN_KINDS, ODD_KINDS
 from demo.shards import Entry, write_shard
 from demo.voc import CLASSES, prepare_folders, write_scenes
+from demo.world.captions import concept_forms
 
 __all__ = ["Parameters", "generate", "main", "plan_shards"]
 
@@ -53,7 +53,7 @@ _NOT_OUTPUT = {
 def _source_fingerprint() -> str:
     """Hash of the modules that decide what is drawn and written."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         if path.name not in _NOT_OUTPUT:
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

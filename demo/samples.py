@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from demo.captions import write_caption
-from demo.scenes import Scene, make_scene
+from demo.world.captions import write_caption
+from demo.world.scenes import Scene, make_scene
 
 __all__ = ["BROKEN_KINDS", "ODD_KINDS", "PAIR_STREAM", "Sample", "make_sample"]
 

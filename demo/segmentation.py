@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from demo.scenes import GROUND_LABELS, THINGS
+from demo.world.scenes import GROUND_LABELS, THINGS
 
 __all__ = [
     "SIDE",

@@ -38,7 +38,7 @@ from demo.clip_data import (
     write_texts,
 )
 from demo.clip_quality import Quality, measure_quality
-from demo.scenes import LABELS
+from demo.world.scenes import LABELS
 
 __all__ = ["main", "matching_loss", "own_texts", "train"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from demo.samples import EVALUATION_STREAM
-from demo.scenes import LABELS, make_scene
+from demo.world.scenes import LABELS, make_scene
 
 __all__ = ["CLASSES", "VOC_FOLDER", "prepare_folders", "scene_name", "voc_palette", "write_scenes"]
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from models.blocks import Block, SelfAttention
-from models.grouping import AssignAttention
 from models.groupvit_config import GroupViTConfig
 from models.image_encoder import ImageEncoder
-from models.projector import Projector
-from models.stem import ConvolutionStem
+from models.layers.blocks import Block, SelfAttention
+from models.layers.grouping import AssignAttention
+from models.layers.projector import Projector
+from models.layers.stem import ConvolutionStem
 from models.text_encoder import TextEncoder
 
 __all__ = ["Encoded", "GroupViT", "GroupViTConfig", "ImageFeatures", "Projected", "Scales"]

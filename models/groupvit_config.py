@@ -23,7 +23,7 @@ class GroupViTConfig:
     block, rising linearly from 0 at the first. ``gumbel_noise=False`` makes the training-time assignment
     deterministic (still hard and straight-through), for tests and comparisons.
 
-    ``stem``: ``linear``, the paper's patch projection, or ``convolution`` (models.stem). ``assign_gain``: weights
+    ``stem``: ``linear``, the paper's patch projection, or ``convolution`` (models.layers.stem). ``assign_gain``: weights
     of the assignment start with deviation gain / sqrt(width); 0 is the paper's 0.02 at any width. With that, first
     logits deviate by 0.16 at the paper's width and by 0.05 at a third of it, beside noise of 1.28: narrow networks
     then assign by chance for long, and a gain of 1.5 mends it. ``assign_centred``: each group's logits have mean 0

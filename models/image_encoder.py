@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.blocks import LAYER_NORM_EPS, Block
-from models.grouping import Grouping, TokenMixer
 from models.groupvit_config import GroupViTConfig
-from models.stem import ConvolutionStem
+from models.layers.blocks import LAYER_NORM_EPS, Block
+from models.layers.grouping import Grouping, TokenMixer
+from models.layers.stem import ConvolutionStem
 
 __all__ = ["ImageEncoder", "PatchEmbedding"]
 

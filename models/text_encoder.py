@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.blocks import LAYER_NORM_EPS, Block, quick_gelu
 from models.groupvit_config import GroupViTConfig
+from models.layers.blocks import LAYER_NORM_EPS, Block, quick_gelu
 
 __all__ = ["TextEncoder"]
 

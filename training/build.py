@@ -14,22 +14,22 @@ from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import CocuConfig
 from models.groupvit import GroupViT, GroupViTConfig
-from models.projector import replace_batch_norms
+from models.layers.projector import replace_batch_norms
 from models.weights import load_model
 from storage.addresses import join, resolve
 from training import distributed
-from training.batch_options import BatchOptions
-from training.batches import BatchMaker
 from training.checkpoints import LAST, find_resume, load_training
+from training.feed.batch_options import BatchOptions
+from training.feed.batches import BatchMaker
+from training.feed.readers import read_groups
+from training.feed.texts import Draws
+from training.feed.training_set import COLUMNS, TrainingSet
 from training.loop import Run
 from training.progress import Progress
-from training.readers import read_groups
 from training.recipe import GradientBuffer, build_optimiser
 from training.remote_output import remote_output
 from training.step import LossOptions
 from training.sync_norm import SyncBatchNorm
-from training.texts import Draws
-from training.training_set import COLUMNS, TrainingSet
 
 __all__ = ["build", "model_changes", "state_tensors", "use_bf16"]
 

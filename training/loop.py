@@ -22,18 +22,18 @@ from models.groupvit import GroupViT
 from models.losses import Concepts
 from models.pixels import normalise
 from training import distributed
-from training.batches import Batch, BatchMaker
 from training.checkpoints import publish, write_checkpoint
+from training.feed.batches import Batch, BatchMaker
+from training.feed.plan import EpochPlan
+from training.feed.stream import rank_tables
+from training.feed.training_set import TrainingSet
 from training.pictures import grouping_picture
-from training.plan import EpochPlan
 from training.progress import Progress
 from training.recipe import GradientBuffer, learning_rate
 from training.remote_output import RemoteOutput
 from training.skipped_steps import judge_steps
 from training.step import LossOptions, OnDevice, accumulate_gradients
-from training.stream import rank_tables
 from training.telemetry import HISTORY, Telemetry
-from training.training_set import TrainingSet
 
 __all__ = ["Run", "run_epochs"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from training.plan import Stretch
+from training.feed.plan import Stretch
 
 __all__ = ["Progress"]
 

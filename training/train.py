@@ -14,9 +14,9 @@ from configs.schema import CocuConfig
 from storage.addresses import join
 from training import distributed
 from training.build import build, state_tensors
+from training.feed.training_set import open_training_set
 from training.loop import Run, run_epochs
 from training.telemetry import clock
-from training.training_set import open_training_set
 
 __all__ = ["HELP", "main", "show_summary", "train"]
 

@@ -70,8 +70,8 @@ def _train_quietly(config: CocuConfig) -> dict[str, Any] | str:
 def main(argv: Sequence[str]) -> int:
     """Entry of the process."""
     config = parse_config(argv, "spark-submit training/train_on_spark.py", HELP, ["train", "spark"])
+    from training.feed.training_set import open_training_set
     from training.train import show_summary
-    from training.training_set import open_training_set
 
     if "://" not in config.workspace:
         config.workspace = str(Path(config.workspace).resolve())

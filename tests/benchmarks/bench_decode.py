@@ -32,10 +32,10 @@ from PIL import Image
 from models.pixels import MEAN, STD
 from models.tokenize import _ids
 from tests.training.rows import jpeg, picture, rows
-from training.augment import KINDS, Augmenter, AugmentOptions
-from training.batches import BatchMaker, BatchOptions
-from training.decode import CHUNK, DecodePool, decode_rows, open_rgb
-from training.texts import Draws, caption_tokens, draw_prompts
+from training.feed.augment import KINDS, Augmenter, AugmentOptions
+from training.feed.batches import BatchMaker, BatchOptions
+from training.feed.decode import CHUNK, DecodePool, decode_rows, open_rgb
+from training.feed.texts import Draws, caption_tokens, draw_prompts
 
 SIZES, SIDES = (112, 224), (256, 512)
 

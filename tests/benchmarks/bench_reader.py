@@ -2,7 +2,7 @@
 
 ``python -m tests.benchmarks.bench_reader [--rows 4096] [--batch 64] [--model paper] [--workers 1] [--steps 3]``
 
-``read``: row groups through training.readers into shuffled batches (both readers). ``ready``: also decoded,
+``read``: row groups through training.feed.readers into shuffled batches (both readers). ``ready``: also decoded,
 augmented by the recipe and tokenised. ``step``: forward, backward and update of the model on ready batches.
 """
 
@@ -25,13 +25,13 @@ from configs.schema import CocuConfig
 from storage import tables
 from storage.units import Part, UnitRecord
 from tests.training.synthetic import rows_table, write_training_set
-from training.batches import BatchMaker, BatchOptions
+from training.feed.batches import BatchMaker, BatchOptions
+from training.feed.plan import EpochPlan
+from training.feed.stream import rank_tables
+from training.feed.training_set import TrainingSet, open_training_set
 from training.loop import _to_device
-from training.plan import EpochPlan
 from training.recipe import GradientBuffer, build_optimiser
 from training.step import LossOptions, accumulate_gradients
-from training.stream import rank_tables
-from training.training_set import TrainingSet, open_training_set
 
 
 def photo_like(seed: int) -> bytes:

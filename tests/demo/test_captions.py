@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from textblob.en import tag
 
-from demo.captions import SURFACE_FORMS, concept_forms, full_caption, write_caption
-from demo.scenes import GROUND_LABELS, LABELS, THINGS, make_scene
+from demo.world.captions import SURFACE_FORMS, concept_forms, full_caption, write_caption
+from demo.world.scenes import GROUND_LABELS, LABELS, THINGS, make_scene
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import torch
 
 import demo
 from configs.schema import ClipConfig
-from demo.captions import concept_forms
 from demo.clip_data import TEST_STREAM, draw_set, label_prompts, write_texts
 from demo.clip_quality import average_precision, measure_quality
-from demo.scenes import LABELS
 from demo.train_clip import LEAST_COSINE, NEUTRAL_COSINE, main, matching_loss, own_texts, range_loss
+from demo.world.captions import concept_forms
+from demo.world.scenes import LABELS
 from models.clip import load_clip
 
 FOLDER = Path(demo.__file__).parent / "clip"

@@ -16,7 +16,7 @@ from corpora.ingest_shard import ingest_shard
 from corpora.shards import list_shards
 from demo.generate import Parameters, generate, main
 from demo.samples import EVALUATION_STREAM, ODD_KINDS, PAIR_STREAM
-from demo.scenes import GROUND_LABELS, LABELS, THINGS, make_scene
+from demo.world.scenes import GROUND_LABELS, LABELS, THINGS, make_scene
 
 SEED = 3
 

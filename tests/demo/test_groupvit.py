@@ -11,8 +11,8 @@ import demo
 from configs.loading import load_config
 from demo.samples import EVALUATION_STREAM
 from demo.scene_pictures import see
-from demo.scenes import LABELS, make_scene
 from demo.segmentation import segmentation_figures
+from demo.world.scenes import LABELS, make_scene
 from evaluation.protocol import class_texts
 from models.groupvit import GroupViTConfig
 from models.weights import load_model

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from demo.scenes import GROUND_LABELS, LABELS, MINIMUM_SHARE, THINGS, make_scene
+from demo.world.scenes import GROUND_LABELS, LABELS, MINIMUM_SHARE, THINGS, make_scene
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from demo.scene_pictures import see, write_pictures
-from demo.scenes import GROUND_LABELS, LABELS, THINGS
 from demo.segmentation import evaluate_command, read_segmentation, segmentation_figures
 from demo.voc import CLASSES, prepare_folders, write_scenes
+from demo.world.scenes import GROUND_LABELS, LABELS, THINGS
 from evaluation.protocol import class_texts
 from models.groupvit import GroupViT, GroupViTConfig
 from models.weights import load_model, save_model

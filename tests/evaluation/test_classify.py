@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score
 
 from configs.errors import UserError
-from demo.scenes import make_scene
+from demo.world.scenes import make_scene
 from evaluation.classify import class_features, classify, find_samples, main, square, summarise
 from models.groupvit import GroupViT, GroupViTConfig
 from models.pixels import MEAN, STD

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models import cpu
-from models.blocks import quick_gelu
+from models.layers import cpu
+from models.layers.blocks import quick_gelu
 
 
 def gradients(result, inputs, direction):

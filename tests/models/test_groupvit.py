@@ -10,12 +10,12 @@ import torch
 from scipy import stats
 
 from configs.errors import UserError
-from models.blocks import Block, kept
-from models.grouping import AssignAttention, gumbel_noise, hard_assignment
 from models.groupvit import GroupViT, GroupViTConfig
+from models.layers.blocks import Block, kept
+from models.layers.grouping import AssignAttention, gumbel_noise, hard_assignment
+from models.layers.projector import replace_batch_norms
+from models.layers.stem import ConvolutionStem, stem_widths
 from models.losses import contrastive_loss, multi_label_loss
-from models.projector import replace_batch_norms
-from models.stem import ConvolutionStem, stem_widths
 from models.templates import PROMPT_TEMPLATES
 from models.text_encoder import _split_by_length
 from models.tokenize import END_TOKEN, START_TOKEN, tokenize, trim

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from models import grouping
 from models.hf import convert_hf_state_dict
+from models.layers import grouping
 from models.losses import contrastive_loss
 from tests.models.hf_reference import PAPER, SMALL, pair, tokens
 

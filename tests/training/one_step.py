@@ -11,8 +11,8 @@ import sys
 import torch
 
 from models.groupvit import GroupViT, GroupViTConfig
+from models.layers.projector import replace_batch_norms
 from models.losses import Concepts
-from models.projector import replace_batch_norms
 from training import distributed
 from training.recipe import GradientBuffer
 from training.step import LossOptions, OnDevice, accumulate_gradients

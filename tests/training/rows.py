@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from spark_jobs.export_training import training_schema
-from training.batches import Batch, BatchMaker, BatchOptions
+from training.feed.batches import Batch, BatchMaker, BatchOptions
 
 ARCHIVE = 5
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from training.augment import AugmentOptions
+from training.feed.augment import AugmentOptions
 
 
 class StuckOptions(AugmentOptions):

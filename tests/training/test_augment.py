@@ -19,8 +19,8 @@ from torchvision.transforms.functional import InterpolationMode
 
 from models.pixels import MEAN, STD, normalise
 from tests.training.rows import picture
-from training import augment
-from training.augment import Augmenter, AugmentOptions, crop_box, erase, image_seed
+from training.feed import augment
+from training.feed.augment import Augmenter, AugmentOptions, crop_box, erase, image_seed
 
 
 def augmenter(kind: str, size: int = 32, seed: int = 0) -> Augmenter:
@@ -169,7 +169,7 @@ def test_global_generators_stay_as_they_are():
 
 def test_workers_import_neither_torch_nor_timm():
     code = (
-        "import sys, training.decode as d, training.augment as a;"
+        "import sys, training.feed.decode as d, training.feed.augment as a;"
         "a.Augmenter(a.AugmentOptions('recipe', 32, 0, (.5,) * 3, (.2,) * 3));"
         "print(sorted({'torch', 'timm', 'pyarrow', 'horovod'} & set(sys.modules)))"
     )

@@ -22,9 +22,9 @@ from configs.errors import UserError
 from models.pixels import MEAN, STD
 from tests.training.rows import jpeg, make_batches, picture, rows, split
 from tests.training.stuck import StuckOptions
-from training.augment import AugmentOptions
-from training.batches import BatchMaker, BatchOptions
-from training.decode import MAX_PIXELS, DecodePool, Undecodable, open_rgb
+from training.feed.augment import AugmentOptions
+from training.feed.batches import BatchMaker, BatchOptions
+from training.feed.decode import MAX_PIXELS, DecodePool, Undecodable, open_rgb
 
 ROWS = 61
 
@@ -233,7 +233,7 @@ def test_killed_trainer_leaves_no_worker_behind(tmp_path):
         textwrap.dedent("""
             import time
             from tests.training.rows import rows
-            from training.batches import BatchMaker, BatchOptions
+            from training.feed.batches import BatchMaker, BatchOptions
             maker = BatchMaker(BatchOptions(image_size=24, workers=2))
             iterator = maker.batches([rows(8)] * 100, 0)
             next(iterator)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from training.plan import EpochPlan, Stretch, step_counts
+from training.feed.plan import EpochPlan, Stretch, step_counts
 
 GROUPS = np.array([16, 16, 16, 2, 16, 16, 1, 16, 9, 16, 16, 16, 12], np.int64)
 

@@ -13,10 +13,10 @@ import pytest
 
 from configs.errors import UserError
 from tests.training.synthetic import write_training_set
-from training.plan import EpochPlan
-from training.readers import READERS, read_groups
-from training.stream import rank_tables
-from training.training_set import RowGroup, TrainingSet, open_training_set
+from training.feed.plan import EpochPlan
+from training.feed.readers import READERS, read_groups
+from training.feed.stream import rank_tables
+from training.feed.training_set import RowGroup, TrainingSet, open_training_set
 
 FILES = [50, 70, 33, 1]  # row groups of 16 do not divide any of them
 

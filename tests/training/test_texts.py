@@ -11,8 +11,8 @@ from open_clip.tokenizer import SimpleTokenizer
 from configs.errors import UserError
 from models.templates import PROMPT_TEMPLATES
 from tests.training.rows import ARCHIVE, make_batches, rows, split
-from training.batches import BatchMaker, BatchOptions
-from training.texts import (
+from training.feed.batches import BatchMaker, BatchOptions
+from training.feed.texts import (
     MOST_NOUNS,
     Draws,
     caption_tokens,

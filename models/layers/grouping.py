@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.blocks import LAYER_NORM_EPS, CrossAttention, Mlp
-from models.cpu import Linear
+from models.layers.blocks import LAYER_NORM_EPS, CrossAttention, Mlp
+from models.layers.cpu import Linear
 
 __all__ = ["AssignAttention", "Grouping", "TokenMixer", "gumbel_noise", "hard_assignment"]
 

@@ -23,12 +23,12 @@ import torch
 
 from configs.errors import UserError
 from models.pixels import MEAN, STD
-from training import texts
-from training.augment import Augmenter, AugmentOptions
-from training.batch_options import BatchOptions, check_options
-from training.batch_queue import BoundedQueue, closed_after
-from training.decode import CHUNK, Bad, DecodePool, decode_rows
-from training.texts import Prompts
+from training.feed import texts
+from training.feed.augment import Augmenter, AugmentOptions
+from training.feed.batch_options import BatchOptions, check_options
+from training.feed.batch_queue import BoundedQueue, closed_after
+from training.feed.decode import CHUNK, Bad, DecodePool, decode_rows
+from training.feed.texts import Prompts
 
 __all__ = ["Batch", "BatchMaker", "BatchOptions"]
 

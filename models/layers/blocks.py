@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.cpu import Linear, self_attention, trains_on_cpu
+from models.layers.cpu import Linear, self_attention, trains_on_cpu
 
 __all__ = ["Block", "CrossAttention", "Mlp", "SelfAttention", "kept", "quick_gelu"]
 

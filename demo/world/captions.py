@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo.scenes import GROUND_LABELS, LABELS, Scene
+from demo.world.scenes import GROUND_LABELS, LABELS, Scene
 
 __all__ = [
     "SURFACE_FORMS",

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from training.plan import EpochPlan, Window
-from training.readers import read_groups
-from training.training_set import TrainingSet
+from training.feed.plan import EpochPlan, Window
+from training.feed.readers import read_groups
+from training.feed.training_set import TrainingSet
 
 __all__ = ["rank_tables"]
 
@@ -21,7 +21,7 @@ def rank_tables(
     """The rows of each step of ``rank``, from step ``skip`` on; row groups before that are not read.
 
     Raises:
-        UserError: as :func:`training.readers.read_groups`.
+        UserError: as :func:`training.feed.readers.read_groups`.
     """
     counts = plan.counts[:, rank]
     windows, offset = _seek(plan.windows[rank], int(counts[:skip].sum()))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from demo import animals, objects
-from demo.drawing import Pen, noise_patch, shade
-from demo.grounds import GROUNDS, paint_ground
+from demo.world import animals, objects
+from demo.world.drawing import Pen, noise_patch, shade
+from demo.world.grounds import GROUNDS, paint_ground
 
 __all__ = ["GROUND_LABELS", "LABELS", "MINIMUM_SHARE", "THINGS", "Scene", "make_scene"]
 

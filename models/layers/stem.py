@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from models.blocks import LAYER_NORM_EPS
+from models.layers.blocks import LAYER_NORM_EPS
 
 __all__ = ["ConvolutionStem", "PixelNorm", "stem_widths"]
 

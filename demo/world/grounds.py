@@ -7,8 +7,8 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-from demo.colours import Colour, dim, pick, tone
-from demo.drawing import noise_patch
+from demo.world.colours import Colour, dim, pick, tone
+from demo.world.drawing import noise_patch
 
 __all__ = ["GROUNDS", "paint_ground"]
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from storage.addresses import resolve
-from training.training_set import COLUMNS, RowGroup
+from training.feed.training_set import COLUMNS, RowGroup
 
 __all__ = ["READERS", "read_groups"]
 

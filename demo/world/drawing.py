@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from demo.colours import Colour
+from demo.world.colours import Colour
 
 __all__ = ["Pen", "noise_patch", "shade"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from configs.errors import UserError
 from curation.sampling import MODES
-from training.augment import KINDS
-from training.texts import NEGATIVES, Draws
+from training.feed.augment import KINDS
+from training.feed.texts import NEGATIVES, Draws
 
 __all__ = ["BatchOptions", "check_options"]
 
@@ -19,10 +19,10 @@ class BatchOptions:
 
     Attributes:
         image_size: side of the square images, pixels.
-        draws: which prompts (``training.texts``).
+        draws: which prompts (``training.feed.texts``).
         seed: of augmentation.
         context_length: most tokens a text keeps.
-        augment: recipe | light | none (``training.augment``).
+        augment: recipe | light | none (``training.feed.augment``).
         workers: decoding processes; 0: decode in the calling thread.
         prefetch: batches prepared ahead of the one that is asked for.
         bad_images: stop | replace (grey, named in the batch's ``bad``).

@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.augment import GREY, Augmenter, AugmentOptions
+from training.feed.augment import GREY, Augmenter, AugmentOptions
 
 __all__ = ["CHUNK", "MAX_PIXELS", "DecodePool", "Undecodable", "decode_rows", "open_rgb", "serve"]
 
@@ -263,7 +263,7 @@ def _anonymous_file(size: int) -> io.BufferedRandom:
 def _start_python(*descriptors: int) -> subprocess.Popen[bytes]:
     """A worker that holds these descriptors and finds the modules that this process finds."""
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    code = f"from training.decode import serve; serve{descriptors}"
+    code = f"from training.feed.decode import serve; serve{descriptors}"
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],
         stdin=subprocess.DEVNULL,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from demo.colours import Colour, dim, pick
-from demo.drawing import Pen
+from demo.world.colours import Colour, dim, pick
+from demo.world.drawing import Pen
 
 __all__ = ["DRAWERS"]
 

@@ -1,0 +1,1 @@
+"""What GroupViT is built of: blocks, grouping, stems, projectors, and their CPU forms."""

@@ -1,0 +1,1 @@
+"""What feeds the step: who reads which rows, readers, decoding, augmentation, texts, batches."""
