@@ -35,6 +35,7 @@ def corpus(tmp_path_factory):
         folder,
         folder / "shards",
         clip,
+        archives={"top": 8, "ranking": "paper"},  # the formula that is computed naively below
         export={"archive_length": 8, "row_group_rows": 16, "webdataset": True},
     )
     done = harness.run(harness.submit("pipeline", config, folder / "workspace"))
