@@ -88,8 +88,8 @@ def only_first_class(entry: dict[str, Any]) -> bool:
 
 def write_together(out: Path, subjects: Sequence[Subject], results: Sequence[dict[str, Any]]) -> str:
     """The page and, of several checkpoints, comparison.json; what to print: their table, and where things are."""
-    from evaluation.evaluation_page import Evaluated, write_evaluation_page
     from evaluation.results import comparison_table
+    from evaluation.results_page import Evaluated, write_evaluation_page
 
     evaluated = [
         Evaluated(subject.name, subject.folder, found["benchmarks"], subject.confusions)

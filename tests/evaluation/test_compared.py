@@ -16,8 +16,8 @@ from PIL import Image
 from configs.errors import UserError
 from evaluation import evaluate
 from evaluation.compared import name_checkpoints
-from evaluation.evaluation_page import Evaluated, write_evaluation_page
 from evaluation.mask_files import decode_mask
+from evaluation.results_page import Evaluated, write_evaluation_page
 from models.groupvit import GroupViT, GroupViTConfig
 from models.weights import save_model
 from tests.evaluation.benchmarks.layouts import IMAGES, make_layout, tiny_weights
