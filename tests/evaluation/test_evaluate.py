@@ -185,7 +185,7 @@ def test_two_processes_give_the_figures_of_one(weights, tmp_path):
     assert (one["processes"], other["processes"]) == (1, 2)
     assert len(list((tmp_path / "b/pictures/folder").glob("*.png"))) == 2
     assert {path.name for path in (tmp_path / "b").iterdir()} == {
-        "results.json", "miou.png", "pictures", "confusion-folder.csv",
+        "index.html", "results.json", "miou.png", "pictures", "confusion-folder.csv",
     }  # fmt: skip
 
 
