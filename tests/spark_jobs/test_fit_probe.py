@@ -17,7 +17,7 @@ from curation.probe import RHOS, Probe, open_probe
 from spark_jobs import build_archives, build_index, fit_probe
 from spark_jobs.engine import index_cache
 from spark_jobs.engine.index_cache import local_probe
-from storage import tables
+from storage import copies, tables
 from tests.curation import naive
 from tests.curation.synthetic import Corpus, make_corpus
 from tests.spark_jobs.workspaces import write_workspace
@@ -126,7 +126,7 @@ def test_a_second_run_does_nothing_and_another_corpus_is_refused(spark, workspac
     before = probe_of(workspace).weights.tobytes()
     fit_probe.run(spark, config_of(workspace))
     assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"corpora was .*overwrite=true"):
+    with pytest.raises(UserError, match=r"corpora was .*overwrite=\[probe\]"):
         fit_probe.run(spark, config_of(workspace, "index.corpora=[]"))
     fit_probe.run(spark, config_of(workspace, "index.corpora=[]", "overwrite=true"))
     assert probe_of(workspace).facts["rows"] == ROWS + OTHERS
@@ -179,7 +179,8 @@ def test_a_remote_probe_is_fetched_once_and_checked(spark, workspace, monkeypatc
     fit_probe.run(spark, config_of(workspace))
     manifest = tables.read_manifest(str(workspace), "probe")
     remote = pafs.SubTreeFileSystem(str(workspace), pafs.LocalFileSystem())
-    monkeypatch.setattr(index_cache, "resolve", lambda address: (remote, address.removeprefix("elsewhere/")))
+    for module in (index_cache, copies):
+        monkeypatch.setattr(module, "resolve", lambda address: (remote, address.removeprefix("elsewhere/")))
     monkeypatch.setenv("COCU_CACHE", str(tmp_path / "cache"))
     local_probe.cache_clear()
     try:
