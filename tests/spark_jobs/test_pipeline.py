@@ -251,6 +251,7 @@ def test_ready_embeddings_come_out_as_archives(corpus, tmp_path):
     config = harness.write_config(
         tmp_path, tmp_path, ("ViT-B-32", "unused"), corpora=[source],
         concepts={"vocabulary": f"{tmp_path}/words.txt", "embeddings": f"{tmp_path}/words.npy"},
+        archives={"top": 8, "ranking": "paper"},
     )  # fmt: skip
     harness.run(harness.submit("pipeline", config, tmp_path / "workspace"))
     one, other = (_columns(place, "archives", "concepts", "scores") for place in (folder, tmp_path))
