@@ -13,7 +13,7 @@ import numpy as np
 
 from curation.keys import GOLDEN, scramble
 
-__all__ = ["MODES", "cluster_probabilities", "draw_columns", "draw_words", "uniforms", "write_prompts"]
+__all__ = ["MODES", "draw_columns", "draw_words", "uniforms", "write_prompts"]
 
 MODES = ("cluster", "top", "caption-nouns", "none")
 
@@ -30,34 +30,6 @@ def uniforms(keys: Sequence[str], seed: int, epoch: int, count: int, stream: int
     )
     mixed = scramble(states[:, None] + np.arange(count, dtype=np.uint64) * GOLDEN)
     return ((mixed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-
-
-def cluster_probabilities(
-    scores: np.ndarray, clusters: np.ndarray, temperature: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each cluster (by its number) as the first draw, and of each concept within its cluster.
-
-    Args:
-        scores: float (B, A).
-        clusters: int (B, A), below A; -1 where there is no concept.
-
-    Returns:
-        (B, A) by cluster number, 0 for numbers that no concept has; (B, A) by concept.
-    """
-    logits, _ = _cluster_logits(scores, clusters, temperature)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf, where=np.isfinite(logits)))
-    first = np.where(np.isfinite(logits), shifted, 0.0)
-    totals = first.sum(axis=1, keepdims=True)
-    rows = np.arange(len(scores))[:, None]
-    weights = np.where(
-        clusters >= 0, np.exp(scores / temperature - np.max(scores / temperature, axis=1, keepdims=True)), 0.0
-    )
-    sums = np.zeros(scores.shape)
-    np.add.at(sums, (rows, np.maximum(clusters, 0)), weights)
-    inside = np.divide(
-        weights, sums[rows, np.maximum(clusters, 0)], out=np.zeros_like(weights), where=clusters >= 0
-    )
-    return np.divide(first, totals, out=np.zeros_like(first), where=totals > 0), inside
 
 
 def _cluster_logits(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,12 @@ from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
-from configs.overwrite import may_replace
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.csr import Csr
 from curation.index import SearchQuality
-from spark_jobs.engine.commits import VERSION, build_table
-from spark_jobs.engine.folder_check import is_done
-from spark_jobs.engine.folders import remove_other_folders, write_folder
+from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.folders import FolderJob, build_folder, write_folder
 from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
 from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.table_job import TableJob
@@ -37,7 +34,6 @@ from spark_jobs.engine.units import finish_unit, part_address, units_of
 from spark_jobs.engine.waves import attempt_name, map_units
 from storage import tables
 from storage.addresses import join, resolve
-from storage.locks import hold_lock
 from storage.small_files import read_small, write_atomically
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
@@ -78,46 +74,19 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build the index, or find that it is there."""
     images = tables.read_manifest(config.workspace, "image_embeddings")
     captions = tables.read_manifest(config.workspace, "pair_concepts")
-    settings = _settings(config)
-    inputs = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe}
-    recipe = tables.make_recipe("build_index", settings, inputs)
-    done = tables.find_manifest(config.workspace, "index")
-    if done is not None and is_done(config, done, recipe):
-        print(f"build_index: index is complete ({_rows(done):,} rows); nothing to do", flush=True)
-        _say_quality(search_quality(session, config, done), config)
-        return done
-    if done is not None and done.recipe != recipe and not may_replace(config.overwrite, "index"):
-        raise UserError(
-            f"build_index: the index in {config.workspace} was built from something else: "
-            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=[index] to replace it, "
-            f"or choose another workspace="
-        )
-    with hold_lock(config.workspace, "index", "build_index") as lock:
-        begun = time.monotonic()
-        folder, metadata = _build(
-            session, config, units_of(images, [captions], config.index.corpora), settings, inputs
-        )
-        lock.check()
-        manifest = Manifest(
-            table="index",
-            workspace=config.workspace,
-            job="build_index",
-            recipe=recipe,
-            settings=settings,
-            inputs=inputs,
-            config={},
-            version=VERSION,
-            status="complete",
-            seconds=time.monotonic() - begun,
-            extra={
-                "folder": folder,
-                "index": {key: value for key, value in metadata.items() if key != "files"},
-            },
-        )
-        tables.write_manifest(manifest)
-        remove_other_folders(manifest)
-        tables.remove_table(config.workspace, "index_parts")
-    _print_summary(manifest)
+    job = FolderJob(
+        job="build_index",
+        table="index",
+        settings=_settings(config),
+        inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe},
+    )
+    units = units_of(images, [captions], config.index.corpora)
+    manifest, built = build_folder(config, job, lambda: _build(session, config, units, job), "index_parts")
+    if built:
+        _print_summary(manifest)
+    else:
+        rows = manifest.extra["index"]["rows"]
+        print(f"build_index: index is complete ({rows:,} rows); nothing to do", flush=True)
     _say_quality(search_quality(session, config, manifest), config)
     return manifest
 
@@ -135,16 +104,11 @@ def _settings(config: CocuConfig) -> dict[str, Any]:
     }
 
 
-def _rows(manifest: Manifest) -> int:
-    return manifest.extra["index"]["rows"]
-
-
 def _build(
     session: SparkSession,
     config: CocuConfig,
     units: Sequence[Unit],
-    settings: dict[str, Any],
-    inputs: dict[str, str],
+    job: FolderJob,
 ) -> tuple[str, dict[str, Any]]:
     """Decide, train, encode in parallel, join: where the index is, relative to `index/`, and its index.json."""
     concepts = tables.read_manifest(config.workspace, "concepts")
@@ -159,14 +123,14 @@ def _build(
         options.train_rows,
     )
     print(f"build_index: {spec.reason}", flush=True)
-    kept = _trained(session, config, groups, spec, tables.make_recipe("build_index", settings, inputs))
+    kept = _trained(session, config, groups, spec, job.recipe)
     trained = session.sparkContext.broadcast(kept)
     encoded = TableJob(
         job="build_index",
         table="index_parts",
-        settings=settings,
+        settings=job.settings,
         # Codes mean something only beside what they were made by.
-        inputs={**inputs, "trained": hashlib.sha256(kept).hexdigest()[:16]},
+        inputs={**job.inputs, "trained": hashlib.sha256(kept).hexdigest()[:16]},
         units=[Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), trained)) for unit in groups],
         task=encode_unit,
         what="vectors",

@@ -8,26 +8,21 @@ Executors map the folder: a host holds one copy whatever the number of its Pytho
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
-from configs.overwrite import may_replace
 from configs.schema import CocuConfig
 from curation.probe import FORMAT, Probe, left_out_share, write_probe
-from spark_jobs.engine.commits import VERSION
-from spark_jobs.engine.folder_check import is_done
-from spark_jobs.engine.folders import remove_other_folders, write_folder
+from spark_jobs.engine.folders import FolderJob, build_folder, write_folder
 from spark_jobs.engine.units import units_of
 from spark_jobs.engine.versions import check_executors
 from spark_jobs.engine.waves import attempt_name
 from spark_jobs.mining.probe_pass import fit_on_spark
 from storage import tables
 from storage.addresses import join
-from storage.locks import hold_lock
 from storage.tables import Manifest
 
 __all__ = ["check", "main", "run"]
@@ -54,39 +49,17 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """
     images = tables.read_manifest(config.workspace, "image_embeddings")
     captions = tables.read_manifest(config.workspace, "pair_concepts")
-    settings: dict[str, Any] = {"corpora": sorted(config.index.corpora), "format": FORMAT}
-    inputs = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe}
-    recipe = tables.make_recipe("fit_probe", settings, inputs)
-    done = tables.find_manifest(config.workspace, "probe")
-    if done is not None and is_done(config, done, recipe):
-        print(f"fit_probe: the probe is complete ({_summary(done)}); nothing to do", flush=True)
-        return done
-    if done is not None and done.recipe != recipe and not may_replace(config.overwrite, "probe"):
-        raise UserError(
-            f"fit_probe: the probe in {config.workspace} was fitted to something else: "
-            f"{tables.recipe_differences(done, settings, inputs)}; say overwrite=[probe] to replace it, "
-            f"or choose another workspace="
-        )
-    with hold_lock(config.workspace, "probe", "fit_probe") as lock:
-        begun = time.monotonic()
-        folder, facts = _fit(session, config, images, captions, recipe)
-        lock.check()
-        manifest = Manifest(
-            table="probe",
-            workspace=config.workspace,
-            job="fit_probe",
-            recipe=recipe,
-            settings=settings,
-            inputs=inputs,
-            config={},
-            version=VERSION,
-            status="complete",
-            seconds=time.monotonic() - begun,
-            extra={"folder": folder, "probe": {name: facts[name] for name in facts if name != "files"}},
-        )
-        tables.write_manifest(manifest)
-        remove_other_folders(manifest)
-    print(f"fit_probe: {_summary(manifest)}, {manifest.seconds:.1f} s", flush=True)
+    job = FolderJob(
+        job="fit_probe",
+        table="probe",
+        settings={"corpora": sorted(config.index.corpora), "format": FORMAT},
+        inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe},
+    )
+    manifest, built = build_folder(config, job, lambda: _fit(session, config, images, captions, job.recipe))
+    if built:
+        print(f"fit_probe: {_summary(manifest)}, {manifest.seconds:.1f} s", flush=True)
+    else:
+        print(f"fit_probe: the probe is complete ({_summary(manifest)}); nothing to do", flush=True)
     return manifest
 
 

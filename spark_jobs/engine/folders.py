@@ -1,20 +1,96 @@
-"""Results that are folders of mapped files and not tables (the index, the probe): writing one where it belongs."""
+"""Results that are folders of mapped files and not tables (the index, the probe): building one, where it belongs."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs as pafs
 
+from configs.errors import UserError
+from configs.overwrite import may_replace
+from configs.schema import CocuConfig
+from spark_jobs.engine.commits import VERSION
+from spark_jobs.engine.folder_check import is_done
+from storage import tables
 from storage.addresses import is_local, join, resolve
 from storage.copies import upload_folder
+from storage.locks import hold_lock
 from storage.tables import Manifest
 
-__all__ = ["remove_other_folders", "write_folder"]
+__all__ = ["FolderJob", "build_folder", "write_folder"]
+
+
+@dataclass(frozen=True)
+class FolderJob:
+    """One folder to build, below ``<table>/_parts``; ``settings`` and ``inputs`` decide whether a stored one is right."""
+
+    job: str
+    table: str
+    settings: dict[str, Any]
+    inputs: dict[str, str]
+
+    @property
+    def recipe(self) -> str:
+        """The hash that names the folder's content."""
+        return tables.make_recipe(self.job, self.settings, self.inputs)
+
+
+def build_folder(
+    config: CocuConfig,
+    job: FolderJob,
+    build: Callable[[], tuple[str, dict[str, Any]]],
+    scratch_table: str = "",
+) -> tuple[Manifest, bool]:
+    """The folder's manifest, and whether it was built now; readers see the new folder when it is whole.
+
+    Args:
+        build: makes the folder; its place relative to the table's, and its description, which the manifest repeats
+            without the list of files.
+        scratch_table: removed once the folder is there.
+
+    Raises:
+        UserError: one of other settings or inputs is there and ``overwrite`` does not name it; another run is at work.
+    """
+    done = tables.find_manifest(config.workspace, job.table)
+    if done is not None and is_done(config, done, job.recipe):
+        return done, False
+    if done is not None and done.recipe != job.recipe and not may_replace(config.overwrite, job.table):
+        raise UserError(
+            f"{job.job}: the {job.table} in {config.workspace} was built from something else: "
+            f"{tables.recipe_differences(done, job.settings, job.inputs)}; say overwrite=[{job.table}] to replace "
+            "it, or choose another workspace="
+        )
+    with hold_lock(config.workspace, job.table, job.job) as lock:
+        begun = time.monotonic()
+        folder, facts = build()
+        lock.check()
+        manifest = Manifest(
+            table=job.table,
+            workspace=config.workspace,
+            job=job.job,
+            recipe=job.recipe,
+            settings=job.settings,
+            inputs=job.inputs,
+            config={},
+            version=VERSION,
+            status="complete",
+            seconds=time.monotonic() - begun,
+            extra={
+                "folder": folder,
+                job.table: {name: value for name, value in facts.items() if name != "files"},
+            },
+        )
+        tables.write_manifest(manifest)
+        _remove_other_folders(manifest)
+        if scratch_table:
+            tables.remove_table(config.workspace, scratch_table)
+    return manifest, True
 
 
 def write_folder(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -30,7 +106,7 @@ def write_folder(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[
         return metadata
 
 
-def remove_other_folders(manifest: Manifest) -> None:
+def _remove_other_folders(manifest: Manifest) -> None:
     """Below ``_parts``: whatever is not the folder that the manifest names."""
     filesystem, folder = resolve(join(manifest.folder, "_parts"))
     keep = manifest.extra["folder"].split("/")
@@ -39,6 +115,5 @@ def remove_other_folders(manifest: Manifest) -> None:
             filesystem.delete_dir(info.path)
     for info in filesystem.get_file_info(pafs.FileSelector(f"{folder}/{keep[1]}")):
         if info.base_name != keep[2]:
-            filesystem.delete_dir(
-                info.path
-            ) if info.type == pafs.FileType.Directory else filesystem.delete_file(info.path)
+            remove = filesystem.delete_dir if info.type == pafs.FileType.Directory else filesystem.delete_file
+            remove(info.path)
