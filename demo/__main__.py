@@ -1,7 +1,7 @@
 """`make demo`: scenes, curation, training, evaluation and report, each by its real entry.
 
 Every step is the command that a user would type; it is printed before it runs. Minutes do not teach a GroupViT to
-segment, so it goes on from demo/groupvit, which the same commands trained for hours on other scenes
+segment, so it goes on from demo/groupvit, which was trained for longer on other scenes
 (`make demo-groupvit`): that model is evaluated on unseen scenes, trained for about a minute on the pairs that were
 curated here, and evaluated again. The summary of the whole lands in `workspace/demo/summary.json`.
 """
