@@ -105,52 +105,44 @@ def _model_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]
     yield Trial("model, bare pickle", load(bare), str(bare))
 
 
-def _index_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
-    from spark_jobs.engine.index_cache import local_index
+def _folder_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
+    """The index and the probe, which are folders of mapped files."""
+    from spark_jobs.engine.index_cache import local_index, local_probe
 
-    manifest = tables.read_manifest(str(corpus.calm), "index")
-    inner = manifest.extra["folder"]
+    opened: dict[str, Callable[[str, str, str], object]] = {"index": local_index, "probe": local_probe}
 
-    def poisoned(name: str, file: str, change: Callable[[bytes], bytes]) -> Trial:
-        workspace = folder / f"index-{name}".replace(" ", "-")
-        shutil.copytree(corpus.calm / "index", workspace / "index")
-        _damaged(workspace / "index" / inner / file, change)
-        return Trial(f"index, {name}", lambda: local_index(str(workspace), inner, manifest.recipe), file)
+    def poisoned(table: str, name: str, file: str, change: Callable[[bytes], bytes]) -> Trial:
+        manifest = tables.read_manifest(str(corpus.calm), table)
+        inner = manifest.extra["folder"]
+        workspace = folder / f"{table}-{name}".replace(" ", "-")
+        shutil.copytree(corpus.calm / table, workspace / table)
+        _damaged(workspace / table / inner / file, change)
+        return Trial(f"{table}, {name}", lambda: opened[table](str(workspace), inner, manifest.recipe), file)
+
+    def cut(data: bytes) -> bytes:
+        return data[:-100]
+
+    def pickle_of_its_size(data: bytes) -> bytes:
+        return payload(marker).ljust(len(data), b"\0")
 
     def objects(data: bytes) -> bytes:
         path = folder / "objects.npy"
         np.save(path, np.array([Payload(marker)], dtype=object), allow_pickle=True)
         return path.read_bytes().ljust(len(data), b"\0")[: len(data)]
 
-    yield poisoned("truncated", "rows.npy", lambda data: data[:-100])
-    yield poisoned("no array", "list_offsets.npy", lambda data: payload(marker).ljust(len(data), b"\0"))
-    yield poisoned("other dimension", "index.json", lambda data: data.replace(b'"d": 32', b'"d": 64'))
-    yield poisoned("pickled description", "index.json", lambda _: payload(marker))
-    yield poisoned("pickled vectors", "vectors.npy", objects)
-    yield poisoned("pickled ids", "concept_ids.npy", objects)
-
-
-def _probe_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
-    from spark_jobs.engine.index_cache import local_probe
-
-    manifest = tables.read_manifest(str(corpus.calm), "probe")
-    inner = manifest.extra["folder"]
-
-    def poisoned(name: str, file: str, change: Callable[[bytes], bytes]) -> Trial:
-        workspace = folder / f"probe-{name}".replace(" ", "-")
-        shutil.copytree(corpus.calm / "probe", workspace / "probe")
-        _damaged(workspace / "probe" / inner / file, change)
-        return Trial(f"probe, {name}", lambda: local_probe(str(workspace), inner, manifest.recipe), file)
-
-    def objects(data: bytes) -> bytes:
-        path = folder / "probe-objects.npy"
-        np.save(path, np.array([Payload(marker)], dtype=object), allow_pickle=True)
-        return path.read_bytes().ljust(len(data), b"\0")[: len(data)]
-
-    yield poisoned("truncated", "weights.npy", lambda data: data[:-100])
-    yield poisoned("pickled weights", "weights.npy", objects)
-    yield poisoned("pickled description", "probe.json", lambda _: payload(marker))
-    yield poisoned("no Arrow file", "keys.arrow", lambda data: payload(marker).ljust(len(data), b"\0"))
+    yield poisoned("index", "truncated", "rows.npy", cut)
+    yield poisoned("index", "no array", "list_offsets.npy", pickle_of_its_size)
+    yield poisoned("index", "no Arrow file", "keys.arrow", pickle_of_its_size)
+    yield poisoned(
+        "index", "other dimension", "index.json", lambda data: data.replace(b'"d": 32', b'"d": 64')
+    )
+    yield poisoned("index", "pickled description", "index.json", lambda _: payload(marker))
+    yield poisoned("index", "pickled vectors", "vectors.npy", objects)
+    yield poisoned("index", "pickled ids", "concept_ids.npy", objects)
+    yield poisoned("probe", "truncated", "weights.npy", cut)
+    yield poisoned("probe", "no array", "mean.npy", pickle_of_its_size)
+    yield poisoned("probe", "pickled weights", "weights.npy", objects)
+    yield poisoned("probe", "pickled description", "probe.json", lambda _: payload(marker))
 
 
 def _table_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial]:
@@ -195,8 +187,7 @@ def poisoned_files(corpus: Corpus, scratch: Path) -> Outcome:
     folder.mkdir()
     trials = [
         *_model_trials(folder, corpus, marker),
-        *_index_trials(folder, corpus, marker),
-        *_probe_trials(folder, corpus, marker),
+        *_folder_trials(folder, corpus, marker),
         *_table_trials(folder, corpus, marker),
         *_vector_trials(folder, marker),
     ]
