@@ -19,19 +19,14 @@ from spark_jobs.engine import index_cache
 from spark_jobs.engine.index_cache import local_probe
 from storage import copies, tables
 from tests.curation import naive
-from tests.curation.synthetic import Corpus, make_corpus
-from tests.spark_jobs.workspaces import write_workspace
+from tests.curation.synthetic import Corpus
+from tests.spark_jobs.workspaces import link_tables, two_corpora, write_workspace
 
 ROWS, OTHERS, CONCEPTS = 700, 60, 60
 
 
 def corpora() -> dict[str, Corpus]:
-    """Two corpora with one vocabulary."""
-    web, mine = make_corpus(ROWS, concepts=CONCEPTS), make_corpus(OTHERS, concepts=CONCEPTS, seed=1)
-    shared = {
-        name: getattr(web, name) for name in ("concepts", "concept_embeddings", "cosine_mean", "cosine_std")
-    }
-    return {"web": web, "mine": Corpus(**{**vars(mine), **shared})}
+    return two_corpora(ROWS, OTHERS, CONCEPTS)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +38,7 @@ def tables_of(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def workspace(tables_of, tmp_path) -> Path:
-    for table in tables_of.iterdir():
-        (tmp_path / table.name).symlink_to(table)
-    return tmp_path
+    return link_tables(tables_of, tmp_path)
 
 
 def config_of(workspace: Path, *options: str) -> CocuConfig:

@@ -15,7 +15,7 @@ from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, UnitRecord
 from storage.vectors import vectors_to_column
-from tests.curation.synthetic import Corpus
+from tests.curation.synthetic import Corpus, make_corpus
 
 WORDS = "dog cat tree car boat house river bird horse flower".split()
 
@@ -55,6 +55,22 @@ def write_workspace(workspace: Path, corpora: dict[str, Corpus], rows_per_part: 
     write_table(workspace, "image_embeddings", "embed_images", images, "images")
     write_table(workspace, "pair_concepts", "mine_concepts", captions, "captions")
     write_table(workspace, "concepts", "mine_concepts", {"concepts/00000": _concepts(first)}, "concepts")
+
+
+def two_corpora(rows: int, others: int, concepts: int = 60) -> dict[str, Corpus]:
+    """``web`` and ``mine``, of so many rows, with one vocabulary."""
+    web, mine = make_corpus(rows, concepts=concepts), make_corpus(others, concepts=concepts, seed=1)
+    shared = {
+        name: getattr(web, name) for name in ("concepts", "concept_embeddings", "cosine_mean", "cosine_std")
+    }
+    return {"web": web, "mine": Corpus(**{**vars(mine), **shared})}
+
+
+def link_tables(source: Path, workspace: Path) -> Path:
+    """``workspace`` with the tables of ``source``, which stay as they are."""
+    for table in source.iterdir():
+        (workspace / table.name).symlink_to(table)
+    return workspace
 
 
 def _concepts(corpus: Corpus) -> pa.Table:
