@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from configs.errors import UserError
+from configs.json_files import read_json
 
-__all__ = ["check_file", "file_checksum", "file_facts", "open_array"]
+__all__ = ["check_file", "file_checksum", "file_facts", "open_array", "read_description"]
+
+
+def read_description(root: Path, name: str, version: str, keys: Sequence[str], job: str) -> dict[str, Any]:
+    """The JSON file that says what is in a folder.
+
+    Args:
+        root: the folder. name: of the file; its stem is what the folder is called in messages.
+        version: of the format that is read; it stands under ``format``.
+        keys: that must be there.
+        job: makes such folders.
+
+    Raises:
+        UserError: it is not there, damaged, of another version, or lacks a key.
+    """
+    path, what = root / name, Path(name).stem
+    if not path.is_file():
+        raise UserError(f"{root} holds no {what} ({name} is missing); run {job} first")
+    try:
+        facts = read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}; run {job} again") from None
+    found = facts.get("format") if isinstance(facts, dict) else None
+    if found is None:
+        raise UserError(f"{path} is no description of {what} files; run {job} again")
+    if found != version:
+        raise UserError(f"{path} is of format {found!r} and this program reads {version!r}; run {job} again")
+    if missing := [key for key in keys if key not in facts]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; run {job} again")
+    return facts
 
 
 def file_facts(path: Path) -> dict[str, int]:

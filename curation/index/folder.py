@@ -21,7 +21,6 @@ copy. Nothing in it can run code when it is read.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,12 @@ import pyarrow as pa
 from configs.errors import UserError
 from curation.csr import Csr
 from curation.index.lists import Lists
-from curation.mapped_files import check_file, open_array
+from curation.mapped_files import check_file, open_array, read_description
 
 __all__ = ["FORMAT", "OpenIndex", "Split", "open_index", "split_folder"]
 
 FORMAT = "cocu-index-3"
+_KEYS = "d rows kind parameters splits split_lists split_rows occurrences concepts files".split()
 CONCEPT_COLUMNS = ("concept_id", "concept", "embedding", "cosine_mean", "cosine_std")
 
 
@@ -132,7 +132,7 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         UserError: no index there, another version's, or a file that is missing, truncated or altered.
     """
     root = Path(folder)
-    metadata = _read_metadata(root)
+    metadata = read_description(root, "index.json", FORMAT, _KEYS, "build_index")
     d, rows, count = metadata["d"], metadata["rows"], metadata["splits"]
     chosen = range(count) if splits is None else splits
     for name, facts in metadata["files"].items():
@@ -162,20 +162,6 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         separation=open_array(root, "separation.npy", np.float32, (metadata["concepts"],)),
         metadata=metadata,
     )
-
-
-def _read_metadata(root: Path) -> dict[str, Any]:
-    path = root / "index.json"
-    if not path.is_file():
-        raise UserError(f"{root} holds no index (index.json is missing); run build_index first")
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        version = metadata["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not an index's description; build the index again") from error
-    if version != FORMAT:
-        raise UserError(f"{path} is of format {version!r} and this program reads {FORMAT!r}; build it again")
-    return metadata
 
 
 def _open_centroids(root: Path, metadata: dict[str, Any]) -> np.ndarray:

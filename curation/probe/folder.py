@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import UserError
-from curation.mapped_files import check_file, file_facts, open_array
+from curation.mapped_files import check_file, file_facts, open_array, read_description
 from curation.probe.fit import Probe
 
 __all__ = ["FORMAT", "open_probe", "write_probe"]
@@ -54,7 +53,7 @@ def open_probe(folder: str | Path, check: str = "sizes") -> Probe:
         UserError: no probe there, another version's, or a file that is missing, truncated or altered.
     """
     root = Path(folder)
-    facts = _read_facts(root)
+    facts = read_description(root, "probe.json", FORMAT, ("files", "concepts", "d"), "fit_probe")
     for name, expected in facts["files"].items():
         check_file(root, name, expected, full=check == "full")
     concepts, d = facts["concepts"], facts["d"]
@@ -64,19 +63,3 @@ def open_probe(folder: str | Path, check: str = "sizes") -> Probe:
         open_array(root, "biases.npy", np.float32, (concepts,)),
         {name: value for name, value in facts.items() if name != "files"},
     )
-
-
-def _read_facts(root: Path) -> dict[str, Any]:
-    path = root / "probe.json"
-    if not path.is_file():
-        raise UserError(f"{root} holds no probe (probe.json is missing); run fit_probe first")
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        version, _ = facts["format"], (facts["files"], facts["concepts"], facts["d"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a probe's description; run fit_probe again") from error
-    if version != FORMAT:
-        raise UserError(
-            f"{path} is of format {version!r} and this program reads {FORMAT!r}; run fit_probe again"
-        )
-    return facts

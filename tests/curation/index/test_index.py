@@ -434,9 +434,18 @@ def test_another_format_and_no_index_are_refused(copy, tmp_path):
     (copy / "index.json").write_text(json.dumps({**metadata, "format": "cocu-index-9"}))
     with pytest.raises(UserError, match="cocu-index-9"):
         open_index(copy)
-    (copy / "index.json").write_text("[1, 2")
-    with pytest.raises(UserError, match="description"):
-        open_index(copy)
+    for text, message in (
+        ("[1, 2", r"index\.json: not valid JSON: .*; run build_index again"),
+        ("[1, 2]", "is no description of index files; run build_index again"),
+        (json.dumps({**metadata, "splits": 1})[:-1] + ', "splits": 2}', "the key 'splits' stands twice"),
+        (
+            json.dumps({k: v for k, v in metadata.items() if k != "split_rows"}),
+            "lacks split_rows; run build_index",
+        ),
+    ):
+        (copy / "index.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            open_index(copy)
 
 
 def test_concept_ids_out_of_range_fail_the_full_check(copy, flat):

@@ -60,6 +60,11 @@ def test_no_probe_and_another_versions_say_what_to_run(written, tmp_path):
     (copy / "probe.json").write_text(json.dumps({**facts, "format": "cocu-probe-9"}))
     with pytest.raises(UserError, match="cocu-probe-9"):
         open_probe(copy)
-    (copy / "probe.json").write_text("{}")
-    with pytest.raises(UserError, match="description"):
-        open_probe(copy)
+    for text, message in (
+        ("{}", "is no description of probe files; run fit_probe again"),
+        ("{", r"probe\.json: not valid JSON: .*; run fit_probe again"),
+        (json.dumps({**facts, "d": 3}).replace('"d"', '"D"'), "lacks d; run fit_probe again"),
+    ):
+        (copy / "probe.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            open_probe(copy)
