@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from configs.errors import UserError
 from configs.loading import describe_options, load_config
+from configs.paths import expand_home
 from configs.schema import CocuConfig
 
 __all__ = ["parse_config"]
@@ -25,7 +26,10 @@ def parse_config(argv: Sequence[str], prog: str, text: str, sections: Sequence[s
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="YAML file with the configuration, e.g. configs/demo.yaml"
+        "--config",
+        type=expand_home,
+        metavar="FILE",
+        help="YAML file with the configuration, e.g. configs/demo.yaml",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that win over the file")
     arguments = parser.parse_intermixed_args(list(argv))  # options may stand before and after --config

@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from configs.errors import UserError
 from configs.overwrite import check_overwrite
+from configs.paths import expand_home
 from configs.schema import ArchivesConfig, CocuConfig
 from configs.text_files import read_text
 
@@ -81,19 +82,16 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CocuConfig:
 
 
 def _expand_home(config: CocuConfig) -> None:
-    """A text that begins with ``~`` is a path below a home: no shell expands it behind a ``=`` or in YAML."""
+    """``~`` in every option that is a text."""
     sections = [getattr(config, entry.name) for entry in dataclasses.fields(config)]
     for section in (config, *filter(dataclasses.is_dataclass, sections), *config.corpora):
         for entry in dataclasses.fields(section):
             value = getattr(section, entry.name)
             if isinstance(value, str) and value.startswith("~"):
                 try:
-                    home = str(Path(value).expanduser())
-                except RuntimeError:
-                    raise UserError(
-                        f"{entry.name}={value}: this machine knows no such user; write the path out"
-                    ) from None
-                setattr(section, entry.name, home)
+                    setattr(section, entry.name, expand_home(value))
+                except UserError as error:
+                    raise UserError(f"{entry.name}={error}") from None
 
 
 def to_plain(config: Any) -> dict[str, Any]:

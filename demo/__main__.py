@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import run_entry
 from configs.loading import load_config
+from configs.paths import expand_home
 from configs.schema import CocuConfig
 from demo.gap import measure_gap
 from demo.rankings import compare_rankings
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", default=CONFIG, help="another configuration file")
+    parser.add_argument("--config", type=expand_home, default=CONFIG, help="another configuration file")
     parser.add_argument("--pairs", type=int, default=2400, help="generated image-caption pairs")
     parser.add_argument(
         "--eval-scenes", type=int, default=120, help="generated scenes with masks for evaluation"

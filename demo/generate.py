@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from configs.errors import UserError, run_entry
+from configs.paths import home_path
 from demo.samples import BROKEN_KINDS, ODD_KINDS
 from demo.shards import Entry, write_shard
 from demo.voc import CLASSES, prepare_folders, write_scenes
@@ -202,7 +203,7 @@ def main(argv: list[str]) -> None:
         prog="demo.generate", description="Draw the demo's scenes and write them as img2dataset-style shards."
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write (replaced if demo.generate wrote it)"
+        "--out", type=home_path, required=True, help="folder to write (replaced if demo.generate wrote it)"
     )
     parser.add_argument(
         "--pairs", type=int, default=Parameters.pairs, help="valid pairs (default %(default)s)"

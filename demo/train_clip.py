@@ -28,6 +28,7 @@ from torch.nn import functional
 
 import models.torchvision_ops  # noqa: F401  (before open_clip, see there)
 from configs.errors import UserError, run_entry
+from configs.paths import home_path
 from demo.clip_data import (
     TEST_STREAM,
     TRAIN_STREAM,
@@ -292,7 +293,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default %(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=FOLDER, help="folder for weights.safetensors and README.md"
+        "--out", type=home_path, default=FOLDER, help="folder for weights.safetensors and README.md"
     )
     options = parser.parse_args(argv)
     if options.scenes < options.batch_size:

@@ -17,6 +17,7 @@ import torch
 
 from configs.errors import UserError, run_entry
 from configs.loading import load_config
+from configs.paths import expand_home, home_path
 from demo.segmentation import evaluate_command, read_segmentation
 from demo.steps import Steps
 from models.average import average_models
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", default=CONFIG, help="another configuration file")
+    parser.add_argument("--config", type=expand_home, default=CONFIG, help="another configuration file")
     parser.add_argument(
         "--pairs", type=int, default=30_000, help="generated image-caption pairs (default %(default)s)"
     )
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--seed", type=int, default=7, help="of the scenes (default %(default)s); the demo's own is 0"
     )
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder for weights.pt and README.md")
+    parser.add_argument("--out", type=home_path, default=FOLDER, help="folder for weights.pt and README.md")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration overrides")
     options = parser.parse_args(argv)
     config = load_config(options.config, options.overrides)

@@ -35,7 +35,8 @@ from torch.nn import functional
 
 from configs.errors import UserError, run_entry
 from configs.json_files import read_json
-from configs.output_folder import make_output_folder
+from configs.output_folder import make_output_folder, told_when_full, write_whole
+from configs.paths import expand_home
 from evaluation.class_lists import check_class_names, read_class_list
 from evaluation.photos import SUFFIXES, read_picture
 from evaluation.results import file_hash
@@ -277,7 +278,8 @@ def main(argv: list[str]) -> int:
         **found,
         "not_read": failures,
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with told_when_full(out, "--out"):
+        write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
     _show(found, options.per_class)
     print(f"{len(samples) / seconds:.0f} pictures a second; results: {out / 'results.json'}", flush=True)
     if failures:
@@ -320,10 +322,14 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", required=True, help="weight file or training checkpoint")
-    add("--data", required=True, help="folder with one folder of pictures for each class")
-    add("--names", help='JSON file {"folder": "name", ...}, or a list in the order of the folders')
-    add("--out", default="workspace/classify", help="folder of results.json (%(default)s)")
+    add("--checkpoint", type=expand_home, required=True, help="weight file or training checkpoint")
+    add("--data", type=expand_home, required=True, help="folder with one folder of pictures for each class")
+    add(
+        "--names",
+        type=expand_home,
+        help='JSON file {"folder": "name", ...}, or a list in the order of the folders',
+    )
+    add("--out", type=expand_home, default="workspace/classify", help="folder of results.json (%(default)s)")
     add("--per-class", action="store_true", help="print every class with what it is mistaken for")
     add("--batch", type=int, default=64, help="pictures a forward pass (%(default)s)")
     add("--threads", type=int, default=4, help="threads that decode (%(default)s)")

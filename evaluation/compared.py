@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import UserError
+from configs.output_folder import write_whole
 
 __all__ = ["Subject", "name_checkpoints", "only_first_class", "write_together"]
 
@@ -110,5 +111,5 @@ def write_together(out: Path, subjects: Sequence[Subject], results: Sequence[dic
             for entries in zip(*(found["benchmarks"] for found in results), strict=True)
         },
     }
-    (out / "comparison.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / "comparison.json", json.dumps(values, indent=1) + "\n")
     return f"{comparison_table(names, results)}\n\n{out / 'comparison.json'}, {out / 'index.html'}"

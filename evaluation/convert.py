@@ -30,7 +30,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from configs.errors import UserError, run_entry
+from configs.errors import UserError, is_full_disk, run_entry
+from configs.output_folder import told_when_full
+from configs.paths import expand_home
 from configs.text_files import read_text
 from evaluation.benchmarks.masks import (
     coco_object_ids,
@@ -56,7 +58,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--data {root}: no such folder")
     if options.processes < 1:
         raise UserError(f"--processes: {options.processes} is too small; write 1 or more")
-    _COMMANDS[options.command](root, options)
+    with told_when_full(root, "--data"):
+        _COMMANDS[options.command](root, options)
     return 0
 
 
@@ -168,8 +171,11 @@ def _save(mask: np.ndarray, target: Path) -> list[int]:
     """Write the mask whole or not at all; returns the ids in it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    Image.fromarray(mask).save(unfinished, format="PNG")
-    unfinished.replace(target)
+    try:
+        Image.fromarray(mask).save(unfinished, format="PNG")
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return np.unique(mask).tolist()
 
 
@@ -177,6 +183,8 @@ def _guarded(convert: Callable[[_Work], list[int]], work: _Work) -> list[int] | 
     try:
         return convert(work)
     except (OSError, SyntaxError, ValueError, KeyError, zlib.error) as error:
+        if isinstance(error, OSError) and is_full_disk(error):
+            raise
         return f"{work.source}: {' '.join(str(error).split())[:200]}"
 
 
@@ -230,7 +238,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in _COMMANDS:
         command = commands.add_parser(name)
-        command.add_argument("--data", required=True, help="the folder that holds the data sets")
+        command.add_argument(
+            "--data", type=expand_home, required=True, help="the folder that holds the data sets"
+        )
         command.add_argument("--processes", type=int, default=1, help="conversions at a time (%(default)s)")
         command.add_argument(
             "--partial", action="store_true", help="accept fewer masks than the official split"
@@ -242,7 +252,9 @@ def _parser() -> argparse.ArgumentParser:
                 "--count", type=int, choices=sorted(_IMAGENET_S_IMAGES), default=50, help="classes"
             )
         if name == "context":
-            command.add_argument("--labels", required=True, help="folder with labels.txt and the .mat files")
+            command.add_argument(
+                "--labels", type=expand_home, required=True, help="folder with labels.txt and the .mat files"
+            )
     return parser
 
 

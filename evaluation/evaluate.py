@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError, run_entry
-from configs.output_folder import make_output_folder
+from configs.output_folder import make_output_folder, told_when_full
+from configs.paths import expand_home
 from evaluation.benchmarks.catalogue import FOLDER, Benchmark, scaled, select_benchmarks
 from evaluation.benchmarks.layout import check_layout
 from evaluation.class_lists import read_class_list, without_background
@@ -42,7 +43,8 @@ _GPU_WORKERS = 4
 def main(argv: list[str]) -> int:
     """Command line; 0, or 2 after one line for a mistake."""
     options = _parser().parse_args(argv)
-    evaluate(options)
+    with told_when_full(options.out, "--out"):
+        evaluate(options)
     return 0
 
 
@@ -205,13 +207,16 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add(
         "--checkpoint",
+        type=expand_home,
         required=True,
         nargs="+",
         help="weight files or training checkpoints; several are compared",
     )
     add("--benchmark", required=True, help="names with commas between, or all")
-    add("--data", required=True, help="folder that holds the data sets (docs/evaluation.md)")
-    add("--out", default="evaluation-results", help="folder for the results (%(default)s)")
+    add(
+        "--data", type=expand_home, required=True, help="folder that holds the data sets (docs/evaluation.md)"
+    )
+    add("--out", type=expand_home, default="evaluation-results", help="folder for the results (%(default)s)")
     add(
         "--processes",
         type=int,
@@ -229,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         help="photo, truth and prediction of the first N images",
     )
     own = parser.add_argument_group("own data and other sizes (recorded in results.json)")
-    own.add_argument("--classes", metavar="FILE", help="names one a line, in the order of the mask ids; 'background' first"
+    own.add_argument("--classes", type=expand_home, metavar="FILE", help="names one a line, in the order of the mask ids; 'background' first"
                      " if there is one")  # fmt: skip
     own.add_argument(
         "--background-threshold", type=float, metavar="T", help="a pixel below it is background (0 to 1)"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from configs.output_folder import write_whole
 
 __all__ = [
     "class_table", "comparison_table", "draw_figure", "file_hash", "summarise", "summary_table", "write_results",
@@ -50,11 +51,8 @@ def file_hash(path: str) -> str:
 
 def write_results(results: dict[str, Any], out: Path) -> Path:
     """Write ``<out>/results.json``, the old file or the whole new one; returns its path."""
-    out.mkdir(parents=True, exist_ok=True)
     target = out / "results.json"
-    partial = out / f".results.{os.getpid()}.partial"
-    partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_whole(target, json.dumps(results, indent=1, allow_nan=False) + "\n")
     return target
 
 

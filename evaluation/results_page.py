@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from configs.output_folder import write_whole
 from evaluation.html_pages import page_environment
 
 __all__ = ["Evaluated", "write_evaluation_page"]
@@ -41,7 +42,7 @@ def write_evaluation_page(
     page = environment.get_template("evaluation.html.j2").render(
         title="Zero-shot segmentation", names=names, benchmarks=benchmarks, facts=facts
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def _benchmark(root: Path, evaluated: Sequence[Evaluated], place: int) -> dict[str, Any]:

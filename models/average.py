@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError, run_entry
+from configs.paths import expand_home
 from models.groupvit import GroupViT
 from models.weights import load_model, save_model
 
@@ -53,8 +54,10 @@ def main(argv: Sequence[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("out", metavar="OUT.pt", help="weight file to write")
-    parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="two or more of one training")
+    parser.add_argument("out", type=expand_home, metavar="OUT.pt", help="weight file to write")
+    parser.add_argument(
+        "checkpoints", type=expand_home, nargs="+", metavar="CHECKPOINT", help="two or more of one training"
+    )
     options = parser.parse_args(argv)
     save_model(options.out, average_models(options.checkpoints))
     print(f"{options.out}: the mean of {len(options.checkpoints)} checkpoints")

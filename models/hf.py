@@ -18,6 +18,7 @@ import torch
 
 from configs.errors import UserError, run_entry
 from configs.json_files import read_json
+from configs.paths import expand_home
 from models.groupvit import GroupViT, GroupViTConfig
 from models.hf_export import MULTI_LABEL_KEY, save_hf_groupvit
 from models.hf_names import FUSED, our_name
@@ -176,7 +177,7 @@ def main(arguments: list[str]) -> None:
     """Entry of ``python -m models.hf FOLDER OUT.pt`` and ``python -m models.hf FILE.pt FOLDER``."""
     if len(arguments) != 2:
         raise UserError("usage: python -m models.hf FOLDER OUT.pt, or python -m models.hf FILE.pt FOLDER")
-    source, out = arguments
+    source, out = map(expand_home, arguments)
     if Path(source).is_file():
         model, rest = load_model(source)
         save_hf_groupvit(out, model, rest)

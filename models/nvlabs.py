@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError, run_entry
+from configs.paths import expand_home
 from models.groupvit import GroupViT, GroupViTConfig
 from models.weights import save_model
 
@@ -210,9 +211,10 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             "usage: python -m models.nvlabs FILE.pth OUT.pt (the authors' file, the file to write)"
         )
-    model = load_nvlabs(arguments[0])
-    save_model(arguments[1], model)
-    print(f"{arguments[1]}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    source, out = map(expand_home, arguments)
+    model = load_nvlabs(source)
+    save_model(out, model)
+    print(f"{out}: {sum(p.numel() for p in model.parameters()):,} parameters")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 
 from configs.errors import run_entry
 from configs.loading import load_config
+from configs.paths import expand_home
 from spark_jobs.engine.entry import check_workspace
 from spark_jobs.reporting.explain_text import explain
 
@@ -22,6 +23,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--config",
+        type=expand_home,
         default="configs/demo.yaml",
         metavar="FILE",
         help="the configuration the tables were built with (default: %(default)s)",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before torch or NumPy start their thread pools: the tests' processes share few cores.
@@ -49,3 +50,18 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
         addresses._s3.cache_clear()
         yield server
     addresses._s3.cache_clear()
+
+
+@pytest.fixture
+def limited() -> Iterator[Callable[..., object]]:
+    """Calls a function while no file may grow beyond so many bytes, which is how a full disk looks to a program."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def call(size: int, function: Callable[..., object], *arguments: object) -> object:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            return function(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return call

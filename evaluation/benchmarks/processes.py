@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,18 @@ def run_processes(job: Job, count: int) -> list[dict[str, Any]]:
     """Results of ``count`` new processes, each with its share of the images and, in turn, a GPU if there are any.
 
     Raises:
-        UserError: as raised in one of them.
+        UserError: as raised in all of them.
+        OSError: one of them could not write.
     """
     with tempfile.TemporaryDirectory(prefix="evaluation-") as folder:
-        torch.multiprocessing.spawn(_process, args=(job, count, folder), nprocs=count)
+        try:
+            torch.multiprocessing.spawn(_process, args=(job, count, folder), nprocs=count)
+        except torch.multiprocessing.ProcessRaisedException as error:
+            # The others wait for the one that failed, and are ended; of its error only the text comes here.
+            number = re.search(r"^OSError: \[Errno (\d+)\]", str(error), re.MULTILINE)
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         answer = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
     if "error" in answer:
         raise UserError(answer["error"])

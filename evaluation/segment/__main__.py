@@ -37,7 +37,8 @@ import torch
 from PIL import Image
 
 from configs.errors import UserError, run_entry
-from configs.output_folder import make_output_folder
+from configs.output_folder import make_output_folder, told_when_full, write_whole
+from configs.paths import expand_home
 from evaluation.benchmarks.catalogue import scaled
 from evaluation.class_lists import read_class_words, without_background
 from evaluation.class_names import BACKGROUND
@@ -88,10 +89,11 @@ def main(argv: list[str]) -> int:
     task = Task(model, names, class_texts(model, words, protocol.template), protocol, options.max_windows)
     out = make_output_folder(options.out, "--out")
     started = time.monotonic()
-    entries, failures = segment_files(task, files, out)
-    seconds = time.monotonic() - started
-    _write_page(out, task, entries, failures, options.checkpoint)
-    _write_results(out, task, entries, failures, options.checkpoint, seconds)
+    with told_when_full(out, "--out"):
+        entries, failures = segment_files(task, files, out)
+        seconds = time.monotonic() - started
+        _write_page(out, task, entries, failures, options.checkpoint)
+        _write_results(out, task, entries, failures, options.checkpoint, seconds)
     print(f"{len(entries):,} photos in {seconds:.1f} s ({len(entries) / max(seconds, 1e-9):.1f} a second)")
     print(f"results: {out / 'results.json'}\npage:    {out / 'index.html'}", flush=True)
     if failures:
@@ -243,7 +245,7 @@ def _write_results(
         "photos": [_plain(entry, task.names) for entry in entries],
         "not_read": list(failures),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
 
 
 def _wanted(options: argparse.Namespace) -> tuple[list[str], float | None]:
@@ -287,10 +289,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("photos", nargs="+", help="files, folders, quoted patterns")
-    add("--checkpoint", required=True, help="weight file or training checkpoint")
-    add("--classes", required=True, help='"dog, grass, sky", or a file: one class a line, or JSON')
-    add("--out", default="workspace/segment", help="folder of the page and the pictures (%(default)s)")
+    add("photos", type=expand_home, nargs="+", help="files, folders, quoted patterns")
+    add("--checkpoint", type=expand_home, required=True, help="weight file or training checkpoint")
+    add(
+        "--classes",
+        type=expand_home,
+        required=True,
+        help='"dog, grass, sky", or a file: one class a line, or JSON',
+    )
+    add(
+        "--out",
+        type=expand_home,
+        default="workspace/segment",
+        help="folder of the page and the pictures (%(default)s)",
+    )
     add("--background-threshold", type=float, metavar="T",
         help="pixels whose best class scores below min(T, the window's best) stay background; 0.95 for few classes, "
         "less for many")  # fmt: skip

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from configs.output_folder import write_whole
 from evaluation.html_pages import page_environment
 from evaluation.pictures import css_colour
 
@@ -57,4 +58,4 @@ def write_segment_page(
         facts=facts,
         failures=failures,
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)

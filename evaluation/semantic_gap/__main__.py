@@ -30,7 +30,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from configs.errors import UserError, run_entry
-from configs.output_folder import make_output_folder
+from configs.output_folder import make_output_folder, told_when_full, write_whole
+from configs.paths import expand_home
 from curation.text.vocabulary import count_batch, mostly_nouns, read_vocabulary, select
 from evaluation.semantic_gap.archives import read_archives
 from evaluation.semantic_gap.comparison import Gap, measure_gap
@@ -65,8 +66,9 @@ def main(argv: list[str]) -> int:
 
     given = {name: value for name, value in vars(options).items() if name not in ("out", "truth")}
     results = results_of(gap, str(options.truth), given)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    write_page(out / "index.html", gap, archives, matcher, f"Semantic gap of {Path(options.truth).name}")
+    with told_when_full(out, "--out"):
+        write_whole(out / "results.json", json.dumps(results, indent=1) + "\n")
+        write_page(out / "index.html", gap, archives, matcher, f"Semantic gap of {Path(options.truth).name}")
     print(summary_of(gap))
     print(f"results: {out / 'results.json'}")
     print(f"page:    {out / 'index.html'}  ({time.monotonic() - started:.1f} s)")
@@ -80,7 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--truth", required=True, help="folder of masks, or JSON lines with labels or captions")
+    add(
+        "--truth",
+        type=expand_home,
+        required=True,
+        help="folder of masks, or JSON lines with labels or captions",
+    )
     add(
         "--archives",
         action="append",
@@ -88,14 +95,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[NAME=]TABLE",
         help="archives to measure; may be repeated",
     )
-    add("--classes", help="JSON file: index in the masks -> class name")
+    add("--classes", type=expand_home, help="JSON file: index in the masks -> class name")
     add(
         "--captions",
+        type=expand_home,
         help="JSON lines {key, caption} or {key, captions}, for masks or labels without captions",
     )
-    add("--synonyms", help='JSON file: {"label": ["word", ...]}')
+    add("--synonyms", type=expand_home, help='JSON file: {"label": ["word", ...]}')
     add(
         "--vocabulary",
+        type=expand_home,
         help="where captions are the truth: the concepts to look for, one a line (default: nouns mined)",
     )
     add(
@@ -117,7 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         "whose classes are few)",
     )  # fmt: skip
     add("--depth", type=int, default=20, help="the largest k of the curves (default: 20)")
-    add("--out", default="workspace/semantic_gap", help="folder of results.json and index.html")
+    add(
+        "--out",
+        type=expand_home,
+        default="workspace/semantic_gap",
+        help="folder of results.json and index.html",
+    )
     return parser
 
 
@@ -140,7 +154,7 @@ def _tables(arguments: Sequence[str]) -> dict[str, str]:
             name, address = "archive" if len(arguments) == 1 else Path(argument).stem, argument
         if name in tables:
             raise UserError(f"--archives: two tables are called '{name}'; write NAME=TABLE")
-        tables[name] = address
+        tables[name] = expand_home(address)
     return tables
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from configs.output_folder import write_whole
 from evaluation.html_pages import page_environment
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def write_page(
         labels=_label_rows(gap),
         examples=_examples(gap, archives, matcher),
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def _figures(gap: Gap, names: Sequence[str]) -> list[tuple[str, Markup]]:

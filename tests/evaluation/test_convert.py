@@ -221,3 +221,15 @@ def test_context_says_what_is_missing(tmp_path):
         run("context", tmp_path, "--labels", str(labels), "--partial")
     with pytest.raises(UserError, match=r"labels\.txt: missing"):
         run("context", tmp_path, "--labels", str(tmp_path), "--partial")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_disk_that_is_full_in_the_middle_is_one_line(tmp_path, limited, capsys, processes):
+    folder = coco_folder(tmp_path)
+    save_mask(folder / "1.png", np.zeros((4, 4), np.uint8))
+    save_mask(folder / "2.png", np.random.default_rng(0).integers(0, 10, (90, 90)).astype(np.uint8))
+    with pytest.raises(
+        UserError, match=f"^--data {tmp_path}: the disk takes no more .File too large.; free space"
+    ):
+        limited(1000, run, "coco-stuff", tmp_path, "--partial", "--processes", processes)
+    assert {path.name for path in folder.iterdir()} <= {"1.png", "2.png", "1_labelTrainIds.png"}
