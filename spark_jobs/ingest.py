@@ -39,7 +39,8 @@ Read image-caption shards, check and clean every pair, store it once: writes `pa
 Sources are the entries of `corpora` in the configuration file, each with
   name          short name, the first part of every key
   format        webdataset | parquet | files   what img2dataset writes
-                table        CSV/TSV of (image path, caption), one a line, beside an image folder
+                table        CSV/TSV of (image path, caption), one a line, beside an image folder; in place of a path,
+                             as in a text column of parquet, the image itself may stand (base64, a data: URL)
                 yfcc14m      zips of photos, and the TSV with their captions
                 embeddings   ready vectors with captions: see import_embeddings.py
   path          local, hdfs://, s3a://, gs:// or abfss://; braces and globs: cc3m/{00000..00331}.tar

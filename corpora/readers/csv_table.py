@@ -1,4 +1,4 @@
-"""Reads CSV/TSV tables of (image path, caption) beside a folder of images."""
+"""Reads CSV/TSV tables of (image path, caption) beside a folder of images, or with the images in base64."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 from configs.schema import IngestConfig
 from corpora.captions import Problem
 from corpora.delimited import fit_fields, split_fields
+from corpora.inline_images import inline_image
 from corpora.readers.image_folder import image_below
 from corpora.reasons import Reason
 from corpora.samples import Sample
@@ -56,7 +57,9 @@ def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: 
     path = fields[path_column].lstrip("\ufeff").strip()
     if not path:
         return Sample(name, problem=Problem(Reason.MALFORMED_ROW, "no image path"))
-    image = image_below(root, path, limits)
+    image = inline_image(path, limits)
+    if image is None:
+        image = image_below(root, path, limits)
     if isinstance(image, Problem):
         return Sample(name, problem=image)
     return Sample(name, image, fields[caption_column])

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from configs.schema import CorpusConfig, IngestConfig
 from corpora.captions import Problem
+from corpora.inline_images import inline_image
 from corpora.reasons import Reason
 from corpora.samples import IMAGES, Sample, sample_name, too_big
 from corpora.shards import Shard
@@ -26,7 +27,8 @@ _FAILURE_COLUMNS = ("status", "error_message")
 def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """One sample a row, named by column `key` if there is one, else by the row's number.
 
-    The image is bytes, or a struct with the field `bytes` (Hugging Face data sets). The rows of a row
+    The image is bytes, a struct with the field `bytes` (Hugging Face data sets), or a text that is the image
+    (base64, a `data:` URL). The rows of a row
     group that cannot be decoded are rejected one by one, so that none is lost from the count.
     """
     filesystem, path = resolve(shard.address)
@@ -94,7 +96,9 @@ def _row_group(
 def _sample(row: dict[str, pa.Scalar], number: int, limits: IngestConfig) -> Sample:
     key = row["key"].as_py() if "key" in row else None
     name = sample_name(str(key)) if key not in (None, "") else f"{number:09d}"
-    image, caption = _image_bytes(row["image"]), row["caption"].as_py()
+    image, caption = _image(row["image"], limits), row["caption"].as_py()
+    if isinstance(image, Problem):
+        return Sample(name, problem=image)
     if image is not None and len(image) > limits.max_image_bytes:
         return Sample(name, problem=too_big(len(image)))
     if image is None:
@@ -117,8 +121,10 @@ def _no_image(row: dict[str, pa.Scalar]) -> str:
     return f"not the image's bytes but a {row['image'].type}: {value!s:.60} (paths: format table)"
 
 
-def _image_bytes(value: pa.Scalar) -> bytes | None:
+def _image(value: pa.Scalar, limits: IngestConfig) -> bytes | Problem | None:
     found: Any = value.as_py()
     if isinstance(found, dict):
         found = found.get("bytes")
+    if isinstance(found, str):
+        return inline_image(found, limits)
     return found if isinstance(found, bytes) else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import gzip
 import json
+import re
+import urllib.parse
 import zipfile
 
 import pyarrow as pa
@@ -76,6 +79,39 @@ def test_parquet(tmp_path, kind):
     found = ingest(CorpusConfig("cc", "parquet", str(tmp_path / "*.parquet")), tmp_path / "out")
     _assert_all(found)
     assert [row["key"] for row in found.pairs] == [f"cc/00003/{n:09d}" for n in range(4)]
+
+
+def _as_text(kind):
+    """The images as texts of a column."""
+    encoded = [base64.b64encode(data).decode() for data in IMAGES]
+    return {
+        "base64": encoded,
+        "data": [f"data:image/jpeg;base64,{text}" for text in encoded],
+        "web-safe": [text.replace("+", "-").replace("/", "_").rstrip("=") for text in encoded],
+        "wrapped": ["\n".join(re.findall(".{1,76}", text)) for text in encoded],
+        "escaped": [f"DATA:;charset=x;BASE64,{urllib.parse.quote(text, safe='')}" for text in encoded],
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["base64", "data", "web-safe", "wrapped", "escaped"])
+def test_parquet_with_images_as_text(tmp_path, kind):
+    assert any("+" in base64.b64encode(data).decode() for data in IMAGES)
+    pq.write_table(pa.table({"image": _as_text(kind), "caption": CAPTIONS}), tmp_path / "0.parquet")
+    _assert_all(ingest(CorpusConfig("cc", "parquet", str(tmp_path / "*.parquet")), tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", ["base64", "data", "web-safe", "escaped"])
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_table_with_images_as_text(tmp_path, kind, delimiter):
+    path, last = tmp_path / "list.csv", _write_images(tmp_path / "images")[3]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter=delimiter)
+        writer.writerow(["image", "caption"])
+        writer.writerows(
+            zip([*_as_text(kind)[:3], last], CAPTIONS, strict=True)
+        )  # paths may stand among them
+    corpus = CorpusConfig("cc", "table", str(path), image_root=str(tmp_path / "images"))
+    _assert_all(ingest(corpus, tmp_path / "out"))
 
 
 def test_parquet_rows_without_keys_are_named_by_their_number(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
@@ -20,7 +21,9 @@ from configs.schema import CorpusConfig, IngestConfig
 from corpora.captions import clean_caption
 from corpora.decode_pool import Clock, DecodePool
 from corpora.images import prepare_image
+from corpora.inline_images import inline_image
 from corpora.reasons import EXPLANATIONS, Reason
+from corpora.samples import too_big
 from corpora.shards import list_shards
 from spark_jobs.ingest import ingest_unit
 from storage import listing
@@ -496,9 +499,9 @@ def test_every_reason_is_explained():
     assert all(text and "\n" not in text for text in EXPLANATIONS.values())
 
 
-def _parquet(folder, columns, names=None):
+def _parquet(folder, columns, names=None, **options):
     pq.write_table(pa.Table.from_arrays(list(columns.values()), names or list(columns)), folder / "0.parquet")
-    return ingest(CorpusConfig("web", "parquet", str(folder)), folder / "out")
+    return ingest(CorpusConfig("web", "parquet", str(folder)), folder / "out", **options)
 
 
 def test_doubled_columns_end_their_own_shard_alone(tmp_path):
@@ -525,6 +528,35 @@ def test_what_stands_for_bytes_is_named(tmp_path, case):
     images, detail = NO_BYTES[case]
     found = _parquet(tmp_path, {"image": images, "caption": pa.array(["a caption"])})
     assert [(row["reason"], row["detail"]) for row in found.rejects] == [("missing_image", detail)]
+
+
+BASE64 = base64.b64encode(GOOD).decode()
+NO_IMAGES = {
+    "too big": (BASE64, "image_too_big", f"{len(GOOD)} bytes"),
+    "far too big": ("data:image/png;base64," + 9 * BASE64, "image_too_big", ""),
+    "cut": (BASE64[:401], "truncated_image", "base64 of 401 characters"),
+    "damaged": (BASE64[:300] + "****" + BASE64[304:], "unreadable_image", "not base64: "),
+    "not in base64": ("data:image/svg+xml,%3Csvg", "unreadable_image", "a data: URL that is not base64: data:image/svg+xml"),
+    "nothing": ("data:image/png;base64,", "empty_image", ""),
+    "a page": ("data:text/html;base64," + base64.b64encode(b"<html>" + bytes(90)).decode(), "unreadable_image", "looks like HTML"),
+    "a word": ("abcdefghijklmnop", "missing_image", "not the image's bytes but a string"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_IMAGES)
+def test_a_text_that_is_no_image_is_named(tmp_path, case):
+    text, reason, detail = NO_IMAGES[case]
+    most = len(GOOD) - (case == "too big")
+    columns = {"image": pa.array([text]), "caption": pa.array(["a caption"])}
+    found = _parquet(tmp_path, columns, max_image_bytes=most)
+    assert [row["reason"] for row in found.rejects] == [reason]
+    assert found.rejects[0]["detail"].startswith(detail)
+
+
+def test_the_size_of_an_image_in_a_text_is_known_before_it_is_decoded():
+    assert inline_image(BASE64, IngestConfig(max_image_bytes=len(GOOD))) == GOOD
+    assert inline_image(BASE64, IngestConfig(max_image_bytes=len(GOOD) - 1)) == too_big(len(GOOD))
+    assert inline_image("data:;base64," + 100 * "*", IngestConfig(max_image_bytes=9)) == too_big(75)
 
 
 def test_a_column_of_bytes_goes_before_one_of_names(tmp_path):
