@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -12,23 +13,39 @@ import torch
 from models.groupvit import GroupViT, GroupViTConfig
 from models.losses import contrastive_loss, multi_label_loss
 from tests.training.launch import horovodrun, run
+from tests.training.one_step import Case
+
+WHOLE = Case()
+TOGETHER = [Case((6, 6)), Case((7, 5)), Case((4, 3, 5)), Case((7, 5), pieces=3)]
+SINGLE = Case(dtype="float32")
+OTHERS = [Case(reduction="mean_log"), Case(texts="captions")]
+OPTIONS = [
+    Case(reduction="each", match="both", texts="concepts"),
+    Case(reduction="each", match="compete", texts="concepts"),
+    Case(match="segments", texts="concepts"),
+    Case(reduction="each"),
+    Case(reduction="mean_log", match="both"),
+]
+SHARES = [{"counts": (7, 5)}, {"counts": (4, 3, 5), "pieces": 2}, {"counts": (12,), "pieces": 3}]
+
+Step = Callable[[Case], dict]
 
 
-def step(
-    folder: Path,
-    counts: list[int],
-    pieces: int = 1,
-    reduction: str = "log_sum",
-    match: str = "pooled",
-    texts: str = "prompts",
-    dtype: str = "float64",
-) -> dict:
-    out = folder / f"{len(counts)}-{pieces}-{reduction}-{match}-{texts}-{dtype}.pt"
-    arguments = [str(out), json.dumps(counts), str(pieces), reduction, match, texts, dtype]
-    launcher = horovodrun(len(counts)) if len(counts) > 1 else []
-    done = run([*launcher, sys.executable, "-m", "tests.training.one_step", *arguments])
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return torch.load(out, weights_only=True)
+@pytest.fixture(scope="module")
+def step(tmp_path_factory: pytest.TempPathFactory) -> Step:
+    """What each case gives. All cases of one, of two and of three processes are one start of these."""
+    cases = [WHOLE, *TOGETHER, SINGLE, replace(SINGLE, counts=(7, 5))]
+    cases += [replace(case, counts=counts) for case in OTHERS for counts in ((12,), (7, 5))]
+    cases += [replace(case, **share) for case in OPTIONS for share in ({}, *SHARES)]
+    folder, found = tmp_path_factory.mktemp("steps"), {}
+    for processes in (1, 2, 3):
+        own, out = [case for case in cases if len(case.counts) == processes], folder / f"{processes}.pt"
+        launcher = horovodrun(processes) if processes > 1 else []
+        command = [sys.executable, "-m", "tests.training.one_step", str(out), json.dumps([*map(asdict, own)])]
+        done = run([*launcher, *command])
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        found.update(zip(own, torch.load(out, weights_only=True), strict=True))
+    return found.__getitem__
 
 
 def assert_same(one: dict, other: dict) -> None:
@@ -39,53 +56,33 @@ def assert_same(one: dict, other: dict) -> None:
         torch.testing.assert_close(value, other["statistics"][name], rtol=0, atol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    return step(tmp_path_factory.mktemp("alone"), [12])
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("counts", "pieces"), [([6, 6], 1), ([7, 5], 1), ([4, 3, 5], 1), ([7, 5], 3)])
-def test_processes_together_equal_one(tmp_path: Path, alone: dict, counts: list[int], pieces: int) -> None:
-    assert_same(step(tmp_path, counts, pieces), alone)
+@pytest.mark.parametrize("case", TOGETHER, ids=str)
+def test_processes_together_equal_one(step: Step, case: Case) -> None:
+    assert_same(step(case), step(WHOLE))
 
 
-@pytest.mark.slow
-def test_single_precision_differs_by_rounding_alone(tmp_path: Path) -> None:
-    together, alone = step(tmp_path, [7, 5], dtype="float32"), step(tmp_path, [12], dtype="float32")
+def test_single_precision_differs_by_rounding_alone(step: Step) -> None:
+    together, alone = step(replace(SINGLE, counts=(7, 5))), step(SINGLE)
     torch.testing.assert_close(together["losses"], alone["losses"], rtol=1e-5, atol=0)
     difference = (together["gradients"] - alone["gradients"]).norm() / alone["gradients"].norm()
     assert difference < 1e-5
 
 
-@pytest.mark.slow
-def test_mean_of_logs_and_captions_alone_over_processes(tmp_path: Path) -> None:
-    for reduction, texts in (("mean_log", "prompts"), ("log_sum", "captions")):
-        together = step(tmp_path, [7, 5], 1, reduction, "pooled", texts)
-        assert_same(together, step(tmp_path, [12], 1, reduction, "pooled", texts))
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_mean_of_logs_and_captions_alone_over_processes(step: Step, case: Case) -> None:
+    assert_same(step(replace(case, counts=(7, 5))), step(case))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("reduction", "match", "texts"),
-    [
-        ("each", "both", "concepts"),
-        ("each", "compete", "concepts"),
-        ("log_sum", "segments", "concepts"),
-        ("each", "pooled", "prompts"),
-        ("mean_log", "both", "prompts"),
-    ],
-)
-def test_options_of_the_loss_over_processes_and_in_pieces(
-    tmp_path: Path, alone: dict, reduction: str, match: str, texts: str
-) -> None:
-    whole = step(tmp_path, [12], 1, reduction, match, texts)
-    assert (whole["gradients"] - alone["gradients"]).norm() > 0.05 * alone["gradients"].norm()
-    for counts, pieces in (([7, 5], 1), ([4, 3, 5], 2), ([12], 3)):
-        assert_same(step(tmp_path, counts, pieces, reduction, match, texts), whole)
+@pytest.mark.parametrize("case", OPTIONS, ids=str)
+def test_options_of_the_loss_over_processes_and_in_pieces(step: Step, case: Case) -> None:
+    whole, plain = step(case), step(WHOLE)
+    assert (whole["gradients"] - plain["gradients"]).norm() > 0.05 * plain["gradients"].norm()
+    for share in SHARES:
+        assert_same(step(replace(case, **share)), whole)
 
 
-def test_the_step_equals_the_models_own_forward_and_losses(alone: dict) -> None:
+def test_the_step_equals_the_models_own_forward_and_losses(step: Step) -> None:
     torch.manual_seed(0)
     model = GroupViT(GroupViTConfig.preset("tiny", gumbel_noise=False, drop_path=0.0)).train().double()
     source = torch.Generator().manual_seed(1)
@@ -99,5 +96,5 @@ def test_the_step_equals_the_models_own_forward_and_losses(alone: dict) -> None:
     (caption + prompt).backward()
     gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
     losses = torch.stack([caption + prompt, caption, prompt]).detach()
-    torch.testing.assert_close(alone["losses"], losses, rtol=0, atol=1e-5)
-    torch.testing.assert_close(alone["gradients"], gradients, rtol=0, atol=1e-5)
+    torch.testing.assert_close(step(WHOLE)["losses"], losses, rtol=0, atol=1e-5)
+    torch.testing.assert_close(step(WHOLE)["gradients"], gradients, rtol=0, atol=1e-5)
