@@ -20,6 +20,7 @@ from configs.errors import UserError
 from configs.loading import load_config
 from storage import tables
 from tests import harness
+from tests.corpora.ingest_inputs import jpeg
 from tests.faults.calm import Corpus, Outcome
 
 PETASTORM_KEY = b"dataset-toolkit.unischema.v1"
@@ -54,7 +55,7 @@ def write_poisoned_training_set(folder: Path, marker: Path, rows: int = 20) -> P
     table = pa.table(
         {
             "key": [f"web/00000/{number:04d}" for number in range(rows)],
-            "image": [b"not an image"] * rows,
+            "image": [jpeg()] * rows,
             "caption": ["a dog near a river"] * rows,
         }
     )

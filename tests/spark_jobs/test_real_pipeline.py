@@ -139,7 +139,7 @@ def test_real_clip_vectors_come_out_as_archives(tmp_path, real_data):
     config = harness.write_config(
         tmp_path, tmp_path, ("ViT-B-32", "openai"), rows_per_part=300, corpora=[corpus],
         concepts={"vocabulary": str(source / "concepts.txt"), "embeddings": str(source / "concept_embeddings.npy")},
-        archives={"neighbours": 8, "top": 12},
+        archives={"ranking": "paper", "neighbours": 8, "top": 12},
     )  # fmt: skip
     harness.run(harness.submit("pipeline", config, tmp_path / "ws"), timeout=600)
     images = np.load(source / "image_embeddings.npy").astype(np.float64)
