@@ -40,7 +40,8 @@ class CorpusConfig:
     )
     image_root: str = _option("", "table and yfcc14m: folder (or zips) the image paths are relative to")
     image_column: str = _option(
-        "image", "table, parquet: column with the image path or bytes; webdataset, files: suffix of images"
+        "image",
+        "table, parquet: column with the image path or bytes (or base64, data: URLs); webdataset, files: suffix of images",
     )
     caption_column: str = _option(
         "caption", "column with the caption; webdataset, files: suffix of captions, or key of the JSON"
@@ -74,7 +75,10 @@ class ClipConfig:
     pretrained: str = _option(
         "openai", "open_clip pretrained tag, or path of a local checkpoint (.safetensors, .pt)"
     )
-    precision: str = _option("auto", "auto | fp32 | bf16 | fp16 (auto: bf16 on GPU, fp32 on CPU)")
+    precision: str = _option(
+        "auto",
+        "auto | fp32 | bf16 | fp16 (auto: bf16 on GPU, fp32 on CPU; hosts that differ in it are refused)",
+    )
     prompt: str = _option("a photo of a {}", "text whose embedding stands for a concept")
 
 

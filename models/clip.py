@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 import models.torchvision_ops  # noqa: F401  (before open_clip, see there)
 from configs.errors import UserError
+from configs.json_files import read_json
 from configs.schema import ClipConfig
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ class Clip:
     dimension: int
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def precision(self) -> str:
+        """What ``clip.precision`` would have to say for this one, ``auto`` or not: fp32, bf16 or fp16."""
+        return next(name for name, dtype in _DTYPES.items() if dtype == self.dtype)
 
     def prepare(self, image: Image.Image) -> np.ndarray:
         """One RGB picture -> uint8 (h, w, 3), resized and cropped as the model's own transform does."""
@@ -244,10 +249,7 @@ def _registered_name(name: str) -> str:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"clip.name={name}: no such model-config file")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise UserError(f"clip.name={name}: not JSON: {error}") from None
+        values = read_json(path, "clip.name")
         missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(values if isinstance(values, dict) else {})
         if missing:
             raise UserError(

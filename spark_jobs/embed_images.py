@@ -10,7 +10,7 @@ import io
 import socket
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -44,8 +44,8 @@ The paper's model is clip.name=ViT-B-16 clip.pretrained=openai (the first use do
 checkpoint goes into clip.pretrained as a path that every executor sees, a model of your own into
 clip.name as the path of its open_clip model-config .json.
 With spark.executor.resource.gpu.amount set, each task gets one GPU and computes in bf16; without, tasks
-compute on their CPU core in fp32 (clip.precision sets another). Where a batch does not fit the GPU's
-memory, it is halved.
+compute on their CPU core in fp32 (clip.precision sets another). One table holds one precision: where some
+hosts have GPUs and others none, it has to be set. Where a batch does not fit the GPU's memory, it is halved.
 Vectors are L2-normalised and stored as float16. An image that cannot be embedded is a reject.
 Stopped half-way, it goes on where it was when started again.
 
@@ -64,8 +64,19 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build image_embeddings."""
     pairs = tables.read_manifest(config.workspace, "pairs")
     settings = clip_settings(config.clip)
-    clip, embed, weights = config.clip, config.embed, settings["weights"]
-    units = [replace(unit, payload=(*unit.payload, clip, embed, weights)) for unit in units_of(pairs)]
+    clip = config.clip
+
+    def resume(done: Manifest) -> None:
+        nonlocal clip
+        settled = _first_with_precision(done.units)
+        if settled and clip.precision == "auto":
+            clip = replace(clip, precision=settled.extra["precision"])
+            print(f"embed_images: goes on in {clip.precision}, as it was begun", flush=True)
+
+    def units() -> list[Unit]:
+        more = (clip, config.embed, settings["weights"])
+        return [replace(unit, payload=(*unit.payload, *more)) for unit in units_of(pairs)]
+
     job = TableJob(
         job="embed_images",
         table="image_embeddings",
@@ -75,6 +86,9 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         task=embed_unit,
         what="images",
         profile=gpu_profile(session),
+        resume=resume,
+        accept=insist_on_one_precision,
+        finish=_note_precision,
     )
     return build_table(session, config, job)
 
@@ -94,7 +108,40 @@ def embed_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
             "embedding": vectors_to_column(vectors, clip.dimension),
         }
     )
-    return finish_unit(unit, folder, recipe, table, rejects)
+    extra = {"precision": clip.precision, "host": socket.gethostname()}
+    return finish_unit(unit, folder, recipe, table, rejects, extra=extra)
+
+
+def insist_on_one_precision(done: Manifest, records: Sequence[UnitRecord]) -> None:
+    """With ``clip.precision=auto`` every host decides for itself: a table of two precisions is refused.
+
+    Units that are still to be done when the job is started again get that of the committed ones.
+
+    Raises:
+        UserError: two of them, with a unit and the host of each.
+    """
+    settled = _first_with_precision(done.units)
+    seen = {settled.extra["precision"]: f"unit {settled.unit}, committed before"} if settled else {}
+    for record in records:
+        host = record.extra.pop("host")
+        seen.setdefault(record.extra["precision"], f"unit {record.unit} on host {host}")
+    if len(seen) > 1:
+        found = " and ".join(f"{precision} ({what})" for precision, what in seen.items())
+        choice = [f"write {' or '.join(f'clip.precision={precision}' for precision in seen)}"]
+        choice += [f"run again to go on in {settled.extra['precision']}"] if settled else []
+        raise UserError(
+            f"embed_images: clip.precision=auto gave {found}, and a table holds one precision; {', or '.join(choice)}"
+        )
+
+
+def _first_with_precision(records: Sequence[UnitRecord]) -> UnitRecord | None:
+    """Stands for all that were accepted; failed units, and those of older versions, do not say it."""
+    return next((record for record in records if "precision" in record.extra), None)
+
+
+def _note_precision(manifest: Manifest) -> None:
+    if first := _first_with_precision(manifest.units):
+        manifest.extra["precision"] = first.extra["precision"]
 
 
 def _load_here(config: ClipConfig, weights: str) -> Clip:

@@ -93,6 +93,8 @@ def _complete(
 ) -> None:
     """Do the units that a manifest lacks, and publish it."""
     begun, before = time.monotonic(), manifest.seconds
+    if job.resume is not None:
+        job.resume(manifest)
     units = list(job.units() if callable(job.units) else job.units)
     order = {unit.name: number for number, unit in enumerate(units)}
     manifest.units = [record for record in manifest.units if record.unit in order]
@@ -105,6 +107,8 @@ def _complete(
         lock.check()
         manifest.seconds = before + time.monotonic() - begun
         if wave.records:
+            if job.accept is not None:
+                job.accept(manifest, wave.records)
             with _told_of_failure(job.table):
                 tables.commit_wave(manifest, lock.token, wave.records)
         tell_failures(job.job, wave.failures)

@@ -35,6 +35,10 @@ class TableJob:
     # Counted up when the job's code gives other rows for the same settings and inputs: what an older version has
     # begun is not finished by a newer one.
     revision: int = 1
+    # Is told what is committed already, before the units are found.
+    resume: Callable[[Manifest], None] | None = None
+    # Looks at finished units before they are committed, beside those that are.
+    accept: Callable[[Manifest, Sequence[UnitRecord]], None] | None = None
     finish: Callable[[Manifest], None] | None = None  # last checks before the table becomes visible
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -89,8 +90,9 @@ def finish_unit(
     rows: pa.Table,
     rejects: Sequence[RejectedRow] = (),
     row_group_rows: int = 2500,
+    extra: dict[str, Any] | None = None,
 ) -> UnitRecord:
-    """Write a unit's part and its rejects; the record for the manifest."""
+    """Write a unit's part and its rejects; the record for the manifest, with ``extra`` in it."""
     attempt = attempt_name()
     file = tables.part_path(recipe, unit.name, attempt)
     count = tables.write_part(folder, file, rows, rows.schema, row_group_rows)
@@ -104,6 +106,7 @@ def finish_unit(
         rows_in=count + len(rejects),
         rejects=dict(Counter(row.reason for row in rejects)),
         reject_file=reject_file,
+        extra=extra or {},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -289,3 +290,45 @@ def test_the_job_goes_on_where_it_was_stopped(spark, tmp_path, clip_config, caps
     assert manifest.rows == COUNT
     embed_images.run(spark, config)
     assert "nothing to do" in capsys.readouterr().out
+
+
+def _by_unit(unit, folder, recipe):
+    """As on two hosts of which one has a GPU: every other unit is computed in bf16 where it may choose."""
+    address, clip, *more = unit.payload
+    if clip.precision == "auto" and unit.name.endswith(("1", "3")):
+        clip = dataclasses.replace(clip, precision="bf16")
+    return embed_unit(dataclasses.replace(unit, payload=(address, clip, *more)), folder, recipe)
+
+
+def test_two_precisions_in_a_table_are_refused_and_the_first_is_gone_on_with(
+    spark, tmp_path, clip_config, monkeypatch, capsys
+):
+    images = _images()
+    _write_pairs(tmp_path, images)
+    monkeypatch.setattr(embed_images, "embed_unit", _by_unit)
+    config = CocuConfig(workspace=str(tmp_path), clip=clip_config)
+    with pytest.raises(UserError) as refused:  # all in one wave: nothing is committed
+        embed_images.run(spark, config)
+    assert re.fullmatch(
+        r"embed_images: clip.precision=auto gave fp32 \(unit web/0-00000 on host \S+\) and bf16 \(unit web/0-00001 on "
+        r"host \S+\), and a table holds one precision; write clip.precision=fp32 or clip.precision=bf16",
+        str(refused.value),
+    )
+    assert harness.committed_units(tmp_path, "image_embeddings") == 0
+    config.spark.units_per_wave = 2  # two waves of one are under way: one is first
+    with pytest.raises(
+        UserError, match="committed before.*, or run again to go on in (fp32|bf16)"
+    ) as refused:
+        embed_images.run(spark, config)
+    settled = re.search("go on in (fp32|bf16)", str(refused.value))[1]
+    assert harness.committed_units(tmp_path, "image_embeddings") >= 1
+    capsys.readouterr()
+    manifest = embed_images.run(spark, config)
+    assert f"goes on in {settled}, as it was begun" in capsys.readouterr().out
+    assert manifest.extra["precision"] == settled
+    assert [record.extra for record in manifest.units] == [{"precision": settled}] * 4
+    clip = load_clip(dataclasses.replace(clip_config, precision=settled))
+    vectors = column_to_vectors(harness.table_rows(tmp_path, "image_embeddings").column("embedding"))
+    decoded = [clip.prepare(Image.open(io.BytesIO(image))) for image in images]
+    _, expected, _ = embed_pixels(clip, ((n, pixels, "") for n, pixels in enumerate(decoded)), 64)
+    np.testing.assert_allclose(vectors.astype(np.float32), expected.astype(np.float32), atol=1e-3)
