@@ -27,6 +27,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "archives.ranking": ("calibrated", "paper", "compat"),
     "archives.candidates": ("auto", "neighbours", "vocabulary"),
     "archives.device": ("auto", "cpu", "gpu"),
+    "archives.refresh": ("new", "all"),
     "train.model": ("paper", "small", "demo", "tiny"),
     "train.sampling": ("cluster", "top", "caption-nouns", "none"),
     "train.reduction": ("log_sum", "mean_log", "each"),

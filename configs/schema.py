@@ -152,6 +152,10 @@ class ArchivesConfig:
     clusters: bool = _option(True, "group an archive's concepts for cluster-guided sampling")
     batch_size: int = _option(1024, "pairs ranked at a time")
     device: str = _option("auto", "auto | cpu | gpu: where the search runs")
+    refresh: str = _option(
+        "new",
+        "after pairs were added: new (rank theirs alone) | all (rank old pairs, too, against the larger index)",
+    )
 
     @property
     def retrieved(self) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+from configs.loading import to_plain
 from configs.schema import CorpusConfig
 from corpora.shards import Shard
 from storage.listing import list_entries, stamp_of
 
-__all__ = ["fingerprint", "fingerprint_of"]
+__all__ = ["fingerprint", "fingerprint_of", "how_read", "shard_contents"]
 
 
 def fingerprint(corpora: Sequence[CorpusConfig], shards: Sequence[Shard]) -> str:
@@ -20,6 +22,23 @@ def fingerprint(corpora: Sequence[CorpusConfig], shards: Sequence[Shard]) -> str
     lines = [f"{s.corpus}/{s.name} {s.start} {s.end} {s.stamp}" for s in shards]
     images = [_tree_stamp(corpus.image_root) for corpus in corpora if corpus.format == "table"]
     return fingerprint_of([*lines, *images])
+
+
+def shard_contents(corpora: Sequence[CorpusConfig], shards: Sequence[Shard]) -> dict[str, str]:
+    """Unit (``corpus/shard``) -> what stands for the files that decide its rows, and for how its corpus is read."""
+    read = {corpus.name: how_read(corpus) for corpus in corpora}
+    images = {c.name: _tree_stamp(c.image_root) for c in corpora if c.format == "table"}
+    return {
+        f"{s.corpus}/{s.name}": fingerprint_of(
+            [f"{s.name} {s.start} {s.end} {s.stamp}", f"{read[s.corpus]}", images.get(s.corpus, "")]
+        )
+        for s in shards
+    }
+
+
+def how_read(corpus: CorpusConfig) -> dict[str, Any]:
+    """A corpus' options, without where it lies and which files it has."""
+    return {name: value for name, value in to_plain(corpus).items() if name not in ("path", "metadata")}
 
 
 def fingerprint_of(lines: Iterable[str]) -> str:

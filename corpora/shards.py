@@ -14,7 +14,7 @@ from corpora.samples import Suffixes
 from corpora.table_layout import TableLayout, find_layout
 from storage.addresses import join
 from storage.listing import Entry, list_entries, stamp_of
-from storage.patterns import expand, find
+from storage.patterns import expand, find, fixed_folder
 
 __all__ = ["Shard", "list_shards"]
 
@@ -85,7 +85,7 @@ def _file_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     files = _files(corpus, entries)
     return [
         Shard(corpus.name, name, file.address, corpus.format, corpus, stamp=stamp_of([file]))
-        for name, file in zip(_names([file.address for file in files]), files, strict=True)
+        for name, file in zip(_names([file.address for file in files], corpus.path), files, strict=True)
     ]
 
 
@@ -108,10 +108,16 @@ def _files(corpus: CorpusConfig, entries: Iterable[Entry]) -> list[Entry]:
     return found
 
 
-def _names(addresses: Sequence[str]) -> list[str]:
-    """Addresses without the folders they share and without suffix; characters that are awkward in keys replaced."""
+def _names(addresses: Sequence[str], pattern: str) -> list[str]:
+    """Addresses below the fixed part of their pattern, without suffix; characters that are awkward in keys replaced.
+
+    What is below says the same of a file whatever others there are: adding a folder renames nothing.
+    """
     split = [address.split("/") for address in addresses]
     shared = len(os.path.commonprefix([parts[:-1] for parts in split]))
+    fixed = fixed_folder(pattern)
+    if fixed:
+        shared = min(shared, len(fixed.split("/")))
     whole = ["/".join(_safe(part) for part in parts[shared:]) for parts in split]
     short = [_ENDING.sub("", name) or name for name in whole]
     return short if len(set(short)) == len(short) else whole
@@ -143,7 +149,7 @@ def _folder_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard
         raise UserError(f"corpus '{corpus.name}': no folders and no images in {corpus.path}{seen}")
     return [
         Shard(corpus.name, name, run.folder, corpus.format, corpus, files=run.files, stamp=run.stamp)
-        for name, run in zip(_names([run.label for run in runs]), runs, strict=True)
+        for name, run in zip(_names([run.label for run in runs], corpus.path), runs, strict=True)
     ]
 
 
@@ -151,7 +157,7 @@ def _table_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]
     """Ranges of bytes of each file, so that one large TSV is read by many tasks."""
     shards = []
     files = _files(corpus, entries)
-    for name, file in zip(_names([file.address for file in files]), files, strict=True):
+    for name, file in zip(_names([file.address for file in files], corpus.path), files, strict=True):
         address, size, stamp = file.address, file.size, stamp_of([file])
         layout = find_layout(corpus, address, ((corpus.image_column,),), ((corpus.caption_column,),))
         whole = address.endswith((".gz", ".bz2", ".zst"))  # has to be read from its beginning
@@ -170,9 +176,11 @@ def _zip_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
     captions = ((corpus.caption_column,), ("title", "description"), ("description",), ("title",))
     files = _files(corpus, entries)
     tables = tuple((file.address, find_layout(corpus, file.address, keys, captions)) for file in files)
-    zips = find(corpus.image_root)
+    pattern = corpus.image_root
+    zips = find(pattern)
     if len(zips) == 1 and zips[0].is_folder:
-        zips = find(join(corpus.image_root, "**", "*.zip"))
+        pattern = join(pattern, "**", "*.zip")
+        zips = find(pattern)
     return [
         Shard(
             corpus.name,
@@ -183,5 +191,5 @@ def _zip_shards(corpus: CorpusConfig, entries: Sequence[Entry]) -> list[Shard]:
             tables=tables,
             stamp=stamp_of([file, *files]),
         )
-        for name, file in zip(_names([file.address for file in zips]), zips, strict=True)
+        for name, file in zip(_names([file.address for file in zips], pattern), zips, strict=True)
     ]

@@ -36,6 +36,7 @@ from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
 from spark_jobs.engine.waves import map_units
 from storage import tables
+from storage.growth import grew
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
@@ -50,7 +51,7 @@ and clusters. calibrated also ranks what the probe finds in the whole vocabulary
 other two need no probe. archives.corpora limits which corpora are curated; index.corpora (build_index) which
 are searched. archives.device=gpu insists on the GPU, auto uses one where faiss-gpu and the card allow it."""
 
-_NOT_CONTENT = ("batch_size", "device")
+_NOT_CONTENT = ("batch_size", "device", "refresh")
 _CALIBRATED_ONLY = ("candidates", "z_weight", "vote_temperature", "probe_weight")
 
 
@@ -87,10 +88,13 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     plan = Plan(_place(index), _place(probe) if probe else None, options)
     profile = gpu_profile(session) if options.device != "cpu" else None
 
-    def units() -> list[Unit]:
-        chosen = units_of(images, [captions], options.corpora)
+    chosen = units_of(images, [captions], options.corpora)
+
+    def units(done: Manifest) -> list[Unit]:
+        standing = {record.unit for record in done.units}
+        todo = [unit for unit in chosen if unit.name not in standing]
         ready = replace(plan, nprobe=search_quality(session, config, index).nprobe)
-        apart = searched_apart(index, len(chosen))
+        apart = searched_apart(index, len(todo))
         # One task opens the index before hundreds do: it says where the search runs, or why it cannot.
         split = 0 if apart else None
         answer = map_units(session, [Unit("device", 0)], lambda _: _prepare(plan, split), profile)[0]
@@ -100,20 +104,31 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
             job.profile = None  # a task on every core, not one on every GPU that stands idle
         found = {}
         if apart:
-            found = find_neighbours(session, config, chosen, index, ready.nprobe, parts, job.profile)
+            found = find_neighbours(session, config, todo, index, ready.nprobe, parts, job.profile)
             job.profile = None  # what was searched for already needs no card
         return [replace(unit, payload=(*unit.payload, ready, found.get(unit.name))) for unit in chosen]
 
+    settings = _settings(options) | {"search": _search_settings(config)}
+    built_by = {"probe": probe.recipe} if probe else {}
     parts = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe}
     job = TableJob(
         job="build_archives",
         table="archives",
-        settings=_settings(options) | {"search": _search_settings(config)},
+        settings=settings,
         inputs={**parts, **inputs},
         units=units,
         task=archive_unit,
         profile=profile,
         rows_per_task=25_000,
+        common={
+            **settings,
+            **built_by,
+            "concepts": captions.inputs.get("concepts", captions.recipe),
+            "index": index.settings,
+        },
+        contents={unit.name: unit.content for unit in chosen},
+        beside=index.recipe,
+        stand=options.refresh == "new",
         finish=_note_devices,
     )
     manifest = build_table(session, config, job)
@@ -124,7 +139,8 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
 def _of_captions(workspace: str, name: str, captions: Manifest) -> Manifest:
     """Index or probe, which must know the same concepts as the captions."""
     found = tables.read_manifest(workspace, name)
-    if found.inputs.get("pair_concepts") != captions.recipe:
+    grown = name == "probe" and grew(found, [captions])  # fitted before pairs were added, and kept
+    if found.inputs.get("pair_concepts") != captions.recipe and not grown:
         raise UserError(
             f"{name}/ was built from another pair_concepts table; run {found.job} again with overwrite=[{name}]"
         )

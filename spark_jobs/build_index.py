@@ -78,7 +78,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         job="build_index",
         table="index",
         settings=_settings(config),
-        inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe},
+        inputs=[images, captions],
     )
     units = units_of(images, [captions], config.index.corpora)
     manifest, built = build_folder(config, job, lambda: _build(session, config, units, job), "index_parts")
@@ -130,7 +130,7 @@ def _build(
         table="index_parts",
         settings=job.settings,
         # Codes mean something only beside what they were made by.
-        inputs={**job.inputs, "trained": hashlib.sha256(kept).hexdigest()[:16]},
+        inputs={**job.recipes, "trained": hashlib.sha256(kept).hexdigest()[:16]},
         units=[Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), trained)) for unit in groups],
         task=encode_unit,
         what="vectors",

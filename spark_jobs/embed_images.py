@@ -84,6 +84,8 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         inputs={"pairs": pairs.recipe},
         units=units,
         task=embed_unit,
+        common={"clip": settings},
+        contents={unit.name: unit.content for unit in units_of(pairs)},
         what="images",
         profile=gpu_profile(session),
         resume=resume,

@@ -103,6 +103,8 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         inputs={"pairs": pairs.recipe, "archives": archives.recipe},
         units=units,
         task=export_unit,
+        common=settings,
+        contents={unit.name: unit.content for unit in units},
         finish=partial(_remove_other_shards, shards) if shards else None,
     )
     return build_table(session, config, job)

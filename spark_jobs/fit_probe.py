@@ -53,7 +53,8 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         job="fit_probe",
         table="probe",
         settings={"corpora": sorted(config.index.corpora), "format": FORMAT},
-        inputs={"image_embeddings": images.recipe, "pair_concepts": captions.recipe},
+        inputs=[images, captions],
+        keep=True,
     )
     manifest, built = build_folder(config, job, lambda: _fit(session, config, images, captions, job.recipe))
     if built:

@@ -18,8 +18,9 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.loading import to_plain
-from configs.schema import CocuConfig
-from corpora.fingerprint import fingerprint
+from configs.overwrite import may_replace
+from configs.schema import CocuConfig, CorpusConfig
+from corpora.fingerprint import fingerprint, how_read, shard_contents
 from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
 from corpora.readers.yfcc_captions import sort_into_buckets
 from corpora.shards import Shard, list_shards
@@ -81,6 +82,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         settings.pop(name)
     corpora = [corpus for corpus in config.corpora if corpus.format != "embeddings"]
     shards = [shard for corpus in corpora for shard in list_shards(corpus)]
+    _insist_on_reading_alike(config, corpora)
 
     def units() -> list[Unit]:
         ready = with_sorted_captions(shards, tables.join(config.workspace, _SORTED))
@@ -95,6 +97,8 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         inputs={"shards": fingerprint(corpora, shards)},
         units=units,
         task=ingest_unit,
+        common={"ingest": settings},
+        contents=shard_contents(corpora, shards),
         finish=insist_on_pairs,
     )
     manifest = build_table(session, config, job)
@@ -102,6 +106,27 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     for line in barren(manifest):
         print(f"ingest: {line}", flush=True)
     return manifest
+
+
+def _insist_on_reading_alike(config: CocuConfig, corpora: Sequence[CorpusConfig]) -> None:
+    """A corpus that is read otherwise than before is no growth: all its rows would be others.
+
+    Raises:
+        UserError: what was otherwise, unless ``overwrite`` admits it.
+    """
+    done = tables.find_manifest(config.workspace, "pairs")
+    if done is None or may_replace(config.overwrite, "pairs"):
+        return
+    before = {entry["name"]: CorpusConfig(**entry) for entry in done.settings.get("corpora", [])}
+    for corpus in corpora:
+        old = before.get(corpus.name, corpus)
+        changed = [name for name, value in how_read(corpus).items() if how_read(old)[name] != value]
+        if changed:
+            name = changed[0]
+            raise UserError(
+                f"ingest: corpus '{corpus.name}': {name} was {getattr(old, name)!r} and is now "
+                f"{getattr(corpus, name)!r}; say overwrite=[pairs] to read it again, or choose another name or workspace="
+            )
 
 
 def with_sorted_captions(shards: Sequence[Shard], folder: str) -> list[Shard]:

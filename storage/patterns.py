@@ -18,7 +18,7 @@ from configs.errors import UserError
 from storage.addresses import list_folder, resolve, split
 from storage.listing import Entry, entry_of, look_up
 
-__all__ = ["expand", "expand_braces", "find"]
+__all__ = ["expand", "expand_braces", "find", "fixed_folder"]
 
 _WILDCARDS = frozenset("*?[")
 _MOST_ADDRESSES = 1_000_000
@@ -53,6 +53,16 @@ def find(pattern: str) -> list[Entry]:
         several = f" (and {len(missing) - 1} more of {len(spelled)})" if len(missing) > 1 else ""
         raise UserError(f"{missing[0]}: no such file{several}{_origin(missing[0], pattern)}")
     return list({entry.address: entry for entry in found}.values())
+
+
+def fixed_folder(pattern: str) -> str:
+    """The folder that all matches of a pattern lie in, before its first wildcard or brace; empty without either."""
+    parts = pattern.split("/")
+    varying = [number for number, part in enumerate(parts) if not (_WILDCARDS | {"{"}).isdisjoint(part)]
+    if not varying:
+        return ""
+    root, path = split("/".join(parts[: varying[0]]) or ("/" if pattern.startswith("/") else "."))
+    return f"{root}{path}".rstrip("/")
 
 
 def _matches(address: str, pattern: str) -> list[Entry]:

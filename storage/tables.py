@@ -115,15 +115,17 @@ def delete_orphans(manifest: Manifest) -> int:
     named = {resolve(address)[1] for address in (*manifest.files, *manifest.reject_files)}
     infos = list_folder(filesystem, folder, recursive=True)
     orphans = [info.path for info in infos if info.type == pafs.FileType.File and info.path not in named]
-    own = f"{folder}/{manifest.recipe}"
+    # Of a table that grew, folders of other recipes hold units that stand; others go whole.
+    kept = {f"{folder}/{path[len(folder) + 1 :].partition('/')[0]}" for path in named}
+    kept.add(f"{folder}/{manifest.recipe}")
     for path in orphans:
-        if path.startswith(f"{own}/"):
+        if f"{folder}/{path[len(folder) + 1 :].partition('/')[0]}" in kept:
             filesystem.delete_file(path)
     for info in infos:
         if (
             info.type == pafs.FileType.Directory
             and posixpath.dirname(info.path) == folder
-            and info.path != own
+            and info.path not in kept
         ):
             filesystem.delete_dir(info.path)  # of another recipe; a store deletes a thousand files a request
     return len(orphans)

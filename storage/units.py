@@ -16,6 +16,8 @@ class Unit:
     rows: int
     payload: Any = None
     source: str = ""
+    content: str = ""
+    """stands for its input (:mod:`storage.growth`)"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class UnitRecord:
     reject_file: str | None = None
     seconds: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
+    made_of: str = ""
+    beside: str = ""
 
     @property
     def rows_out(self) -> int:

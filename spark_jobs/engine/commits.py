@@ -26,6 +26,7 @@ from spark_jobs.engine.unit_outcomes import FinishedWave, UnitFailure
 from spark_jobs.engine.versions import check_executors
 from spark_jobs.engine.waves import run_waves
 from storage import tables
+from storage.growth import GROWN_FROM, lineage, standing_units
 from storage.locks import TableLock, hold_lock
 from storage.tables import Manifest
 from storage.units import Unit
@@ -33,13 +34,15 @@ from storage.units import Unit
 __all__ = ["VERSION", "build_table", "print_summary"]
 
 VERSION = "0.1.0"
+_COMMON = "common"  # in a manifest's extra: what all units have in common, where the table can grow
 
 
 def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Manifest:
     """Bring a table to completion: nothing if it is there, else what is missing of it.
 
     With ``verify``, units of a complete table whose files are lost or damaged are missing, too. A table that
-    ``overwrite`` names is built again whatever is there; until that is complete, readers see the old one.
+    ``overwrite`` names is built again whatever is there; until that is complete, readers see the old one. Where a
+    table that grows differs from what is there in its units alone, those that are the same stand.
 
     Raises:
         UserError: another table is there and ``overwrite`` does not admit it; another run is at work; more units
@@ -47,7 +50,13 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
     """
     done = tables.find_manifest(config.workspace, job.table)
     old = None
-    if done is not None and done.recipe != job.recipe and not may_replace(config.overwrite, job.table):
+    grows = done is not None and _only_units_differ(config, done, job)
+    if (
+        done is not None
+        and done.recipe != job.recipe
+        and not grows
+        and not may_replace(config.overwrite, job.table)
+    ):
         raise UserError(
             f"{job.job}: table '{job.table}' in {config.workspace} was built from something else: "
             f"{tables.recipe_differences(done, job.settings, job.inputs)}; say overwrite=[{job.table}] to replace "
@@ -61,9 +70,34 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
             return done
     with hold_lock(config.workspace, job.table, job.job) as lock:
         manifest = old or tables.read_progress(config.workspace, job.table, job.recipe) or _begin(config, job)
+        if done is not None and grows:
+            _take_over(manifest, done, job)
         _complete(session, config, job, manifest, lock)
     print_summary(manifest, job.what)
     return manifest
+
+
+def _only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> bool:
+    same = job.common is not None and done.extra.get(_COMMON) == job.common_digest
+    return same and done.recipe != job.recipe and not must_rebuild(config.overwrite, job.table)
+
+
+def _take_over(manifest: Manifest, old: Manifest, job: TableJob) -> None:
+    """Units of the old table that stand, into the new one; what is gone and what is to do, in a line."""
+    marks = job.marks
+    have = {record.unit for record in manifest.units}
+    manifest.seconds = manifest.seconds or old.seconds
+    manifest.units.extend(
+        record for record in (standing_units(old, marks) if job.stand else ()) if record.unit not in have
+    )
+    manifest.extra[GROWN_FROM] = lineage(old)
+    gone = len({record.unit for record in old.units} - marks.keys())
+    left = f"; {gone} are gone from the input and leave with their rows" if gone else ""
+    print(
+        f"{job.job}: {job.table} grows: {len(manifest.units)} of {len(marks)} units stand, "
+        f"{len(marks) - len(manifest.units)} to do{left}",
+        flush=True,
+    )
 
 
 def _without_damage(session: SparkSession, done: Manifest) -> Manifest | None:
@@ -84,7 +118,7 @@ def _begin(config: CocuConfig, job: TableJob) -> Manifest:
         inputs=job.inputs,
         config=_storable(config),
         version=VERSION,
-        extra=job.extra,
+        extra={**job.extra, _COMMON: job.common_digest} if job.common is not None else job.extra,
     )
 
 
@@ -99,21 +133,25 @@ def _complete(
     order = {unit.name: number for number, unit in enumerate(units)}
     manifest.units = [record for record in manifest.units if record.unit in order]
     have = {record.unit for record in manifest.units}
-    if have:
+    if have and GROWN_FROM not in manifest.extra:
         print(f"{job.job}: goes on; {len(have)} of {len(order)} units are done", flush=True)
     failures: list[UnitFailure] = []
+    marks = job.marks
     allowed = 0 if job.whole else config.spark.max_failed_units
     for wave in _waves(session, config, job, [unit for unit in units if unit.name not in have]):
         lock.check()
         manifest.seconds = before + time.monotonic() - begun
-        if wave.records:
+        records = [
+            replace(record, made_of=marks.get(record.unit, ""), beside=job.beside) for record in wave.records
+        ]
+        if records:
             if job.accept is not None:
-                job.accept(manifest, wave.records)
+                job.accept(manifest, records)
             with _told_of_failure(job.table):
-                tables.commit_wave(manifest, lock.token, wave.records)
+                tables.commit_wave(manifest, lock.token, records)
         tell_failures(job.job, wave.failures)
         failures.extend(wave.failures)
-        if not wave.records and len(failures) > allowed:
+        if not records and len(failures) > allowed:
             break  # nothing works any more: not the units' fault
     if failures:
         accept_failures(manifest, failures, allowed, len(order))

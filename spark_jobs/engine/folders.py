@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from spark_jobs.engine.folder_check import is_done
 from storage import tables
 from storage.addresses import is_local, join, resolve
 from storage.copies import upload_folder
+from storage.growth import grew
 from storage.locks import hold_lock
 from storage.tables import Manifest
 
@@ -33,12 +35,19 @@ class FolderJob:
     job: str
     table: str
     settings: dict[str, Any]
-    inputs: dict[str, str]
+    inputs: Sequence[Manifest]
+    # What becomes of one that was built before its inputs grew: kept, or built again without being asked to.
+    keep: bool = False
+
+    @property
+    def recipes(self) -> dict[str, str]:
+        """Input -> its recipe."""
+        return {table.table: table.recipe for table in self.inputs}
 
     @property
     def recipe(self) -> str:
         """The hash that names the folder's content."""
-        return tables.make_recipe(self.job, self.settings, self.inputs)
+        return tables.make_recipe(self.job, self.settings, self.recipes)
 
 
 def build_folder(
@@ -60,10 +69,19 @@ def build_folder(
     done = tables.find_manifest(config.workspace, job.table)
     if done is not None and is_done(config, done, job.recipe):
         return done, False
-    if done is not None and done.recipe != job.recipe and not may_replace(config.overwrite, job.table):
+    grown = done is not None and _inputs_grew(done, job)
+    if done is not None and grown and job.keep and not may_replace(config.overwrite, job.table):
+        print(f"{job.job}: the {job.table} stays as it was before pairs were added", flush=True)
+        return done, False
+    if (
+        done is not None
+        and done.recipe != job.recipe
+        and not grown
+        and not may_replace(config.overwrite, job.table)
+    ):
         raise UserError(
             f"{job.job}: the {job.table} in {config.workspace} was built from something else: "
-            f"{tables.recipe_differences(done, job.settings, job.inputs)}; say overwrite=[{job.table}] to replace "
+            f"{tables.recipe_differences(done, job.settings, job.recipes)}; say overwrite=[{job.table}] to replace "
             "it, or choose another workspace="
         )
     with hold_lock(config.workspace, job.table, job.job) as lock:
@@ -76,7 +94,7 @@ def build_folder(
             job=job.job,
             recipe=job.recipe,
             settings=job.settings,
-            inputs=job.inputs,
+            inputs=job.recipes,
             config={},
             version=VERSION,
             status="complete",
@@ -91,6 +109,11 @@ def build_folder(
         if scratch_table:
             tables.remove_table(config.workspace, scratch_table)
     return manifest, True
+
+
+def _inputs_grew(done: Manifest, job: FolderJob) -> bool:
+    same = json.dumps(done.settings, sort_keys=True) == json.dumps(job.settings, sort_keys=True)
+    return same and done.recipe != job.recipe and grew(done, job.inputs)
 
 
 def write_folder(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

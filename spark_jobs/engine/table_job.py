@@ -9,6 +9,7 @@ from typing import Any
 from pyspark.resource import ResourceProfile
 
 from storage import tables
+from storage.growth import mark
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
@@ -32,6 +33,14 @@ class TableJob:
     )
     whole: bool = False  # of no use with a unit missing, whatever spark.max_failed_units says
     extra: dict[str, Any] = field(default_factory=dict)
+    # A table that grows: what shapes the rows of every unit (settings, recipes); `contents` say the rest.
+    # Units that stand for the same are taken over from a complete table, whatever else of its inputs changed.
+    common: dict[str, Any] | None = None
+    contents: dict[str, str] = field(default_factory=dict)  # unit -> what stands for its input
+    beside: str = (
+        ""  # recipe of what the units are seen beside, and what may grow without their being done again
+    )
+    stand: bool = True  # false: none is taken over
     # Counted up when the job's code gives other rows for the same settings and inputs: what an older version has
     # begun is not finished by a newer one.
     revision: int = 1
@@ -45,3 +54,16 @@ class TableJob:
     def recipe(self) -> str:
         """The hash that names this table's content."""
         return tables.make_recipe(f"{self.job}-{self.revision}", self.settings, self.inputs)
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """Unit -> `made_of` (:mod:`storage.growth`); empty for a table that does not grow."""
+        if self.common is None:
+            return {}
+        name = f"{self.job}-{self.revision}"
+        return {unit: mark(name, self.common, content) for unit, content in self.contents.items()}
+
+    @property
+    def common_digest(self) -> str:
+        """Stands for ``common``; empty for a table that does not grow."""
+        return "" if self.common is None else mark(f"{self.job}-{self.revision}", self.common, "")

@@ -14,6 +14,7 @@ from corpora.ingest_shard import REJECTS_SCHEMA
 from spark_jobs.engine.failed_units import lost_units
 from spark_jobs.engine.waves import attempt_name
 from storage import tables
+from storage.growth import content_of_parts
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 
@@ -66,6 +67,7 @@ def units_of(first: Manifest, others: Sequence[Manifest] = (), corpora: Sequence
     Raises:
         UserError: another table lacks a part, so it was built from something else.
     """
+    contents = [content_of_parts(manifest) for manifest in (first, *others)]
     by_name = [{part.name: part for part in manifest.parts} for manifest in others]
     lost = set().union(*(lost_units(manifest) for manifest in others))
     units = []
@@ -79,7 +81,8 @@ def units_of(first: Manifest, others: Sequence[Manifest] = (), corpora: Sequence
                     f"table '{manifest.table}' has no part {part.name} of '{first.table}'; run the job {manifest.job} again with overwrite=[{manifest.table}]"
                 )
             addresses.append(part_address(manifest, known[part.name]))
-        units.append(Unit(part.name, part.rows, tuple(addresses), addresses[0]))
+        content = " ".join(found[part.name] for found in contents)
+        units.append(Unit(part.name, part.rows, tuple(addresses), addresses[0], content))
     return units
 
 

@@ -26,17 +26,38 @@ def build_pair_concepts(session: SparkSession, config: CocuConfig, concepts: Man
     pairs = tables.read_manifest(config.workspace, "pairs")
     words = tuple(concepts.files)
     merged = tuple(merged_names(concepts).items())
+    captions = units_of(pairs)
     job = TableJob(
         job="mine_concepts",
         table="pair_concepts",
         settings={},
         inputs={"pairs": pairs.recipe, "concepts": concepts.recipe},
-        units=[replace(unit, payload=(unit.payload[0], words, merged)) for unit in units_of(pairs)],
+        units=[replace(unit, payload=(unit.payload[0], words, merged)) for unit in captions],
         task=extract_unit,
+        common={"concepts": concepts.recipe},
+        contents={unit.name: unit.content for unit in captions},
         what="captions",
         rows_per_task=25_000,
     )
-    return build_table(session, config, job)
+    before = tables.find_manifest(config.workspace, "pair_concepts")
+    manifest = build_table(session, config, job)
+    if before is None or before.recipe != manifest.recipe:
+        _tell_unnamed(manifest, {record.made_of for record in before.units} if before else set())
+    return manifest
+
+
+def _tell_unnamed(manifest: Manifest, standing: set[str]) -> None:
+    """How many of the captions that were read now name nothing that the vocabulary knows."""
+    read = [record for record in manifest.units if record.made_of not in standing and record.parts]
+    rows, unnamed = (
+        sum(counts) for counts in ([r.rows_out for r in read], [r.extra["unnamed"] for r in read])
+    )
+    if rows:
+        which = "new captions" if len(read) < len(manifest.units) else "captions"
+        print(
+            f"mine_concepts: {unnamed:,} of {rows:,} {which} ({unnamed / rows:.1%}) name no concept of the vocabulary",
+            flush=True,
+        )
 
 
 def extract_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
@@ -45,7 +66,7 @@ def extract_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     rows = tables.read_file(address, ["key", "caption"])
     found = _extractor(words, merged).extract(rows.column("caption").combine_chunks())
     table = pa.table({"key": rows.column("key"), "concept_ids": found.to_list_array()})
-    return finish_unit(unit, folder, recipe, table)
+    return finish_unit(unit, folder, recipe, table, extra={"unnamed": int((found.lengths == 0).sum())})
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,8 @@ vector and second-moment matrix: E<t,x> = <t, mu>, E<t,x>^2 = t' M t.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.loading import to_plain
+from configs.overwrite import may_replace
 from configs.schema import CocuConfig
 from curation.moments import cosine_statistics
 from curation.text import vocabulary
@@ -30,6 +33,7 @@ from spark_jobs.mining.counting import choose_concepts, lines_of
 from spark_jobs.mining.merging import merge_synonyms
 from spark_jobs.mining.moments import image_moments
 from storage import tables
+from storage.growth import grew
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 from storage.vectors import vectors_to_column
@@ -40,7 +44,10 @@ _CHUNK = 1024  # concepts a task embeds
 
 
 def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Choose the vocabulary and embed it, or find that it is there; says what it shares with benchmarks."""
+    """Choose the vocabulary and embed it, or find that it is there; says what it shares with benchmarks.
+
+    Once mined it stays when pairs are added, or else all that is made with it would have to be made again.
+    """
     pairs = tables.read_manifest(config.workspace, "pairs")
     images = tables.read_manifest(config.workspace, "image_embeddings")
     options = config.concepts
@@ -56,7 +63,11 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
         settings["clip"] = clip_settings(config.clip)
         settings["prompt"] = config.clip.prompt
 
-    def units() -> list[Unit]:
+    kept = _kept(config, settings, [pairs, images])
+    if kept is not None:
+        return kept
+
+    def units(_done: Manifest) -> list[Unit]:
         chosen = choose_concepts(session, config, pairs)
         if options.merge == "synonyms":
             chosen, merges[:] = merge_synonyms(session, config, pairs, images, chosen)
@@ -100,6 +111,22 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
     text = ", ".join(f"{name} {entry['held']}/{entry['classes']}" for name, entry in leaks.items())
     print(f"mine_concepts: benchmark class names in the vocabulary: {text}", flush=True)
     return manifest
+
+
+def _kept(config: CocuConfig, settings: dict[str, Any], inputs: Sequence[Manifest]) -> Manifest | None:
+    """The vocabulary of before pairs were added; None where there is none, or ``overwrite`` admits another."""
+    done = tables.find_manifest(config.workspace, "concepts")
+    if done is None or may_replace(config.overwrite, "concepts") or not grew(done, inputs):
+        return None
+    same_inputs = done.inputs == {table.table: table.recipe for table in inputs}
+    if same_inputs or json.dumps(done.settings, sort_keys=True) != json.dumps(settings, sort_keys=True):
+        return None
+    print(
+        f"mine_concepts: {done.rows:,} concepts stay as they were mined before pairs were added; "
+        "overwrite=true mines again, and makes anew what is made with them",
+        flush=True,
+    )
+    return done
 
 
 def concept_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:

@@ -345,3 +345,26 @@ def test_a_shard_is_cut_into_parts_at_the_same_rows_whatever_the_threads(tmp_pat
         cuts.append([(part.name, part.rows) for record in found.records for part in record.parts])
         assert [row["key"].rpartition("/")[2] for row in found.pairs] == [f"{n:03d}" for n in range(23)]
     assert cuts[0] == cuts[1] == [(f"cc/0-{n:05d}", rows) for n, rows in enumerate([5, 5, 5, 5, 3])]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "first", "later"),
+    [
+        ("*/*.tar", ["a/0"], ["a/0", "b/0"]),
+        ("{a,b}/0.tar", None, ["a/0", "b/0"]),
+        ("a/*.tar", ["0"], ["0"]),
+        ("a/{0..0}.tar", ["0"], ["0"]),
+        ("a", ["0"], ["0"]),
+    ],
+)
+def test_adding_a_folder_renames_no_shard(tmp_path, pattern, first, later):
+    def names():
+        return [
+            shard.name for shard in list_shards(CorpusConfig("cc", "webdataset", str(tmp_path / pattern)))
+        ]
+
+    write_tar(tmp_path / "a/0.tar", members("0", jpeg(), "a caption"))
+    if first is not None:
+        assert names() == first
+    write_tar(tmp_path / "b/0.tar", members("0", jpeg(), "a caption"))
+    assert names() == later
