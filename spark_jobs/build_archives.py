@@ -27,7 +27,7 @@ from spark_jobs.archiving.neighbours import (
     searched_apart,
     task_threads,
 )
-from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.commits import build_table, taken_over
 from spark_jobs.engine.index_cache import local_probe
 from spark_jobs.engine.index_inputs import read_part
 from spark_jobs.engine.index_search import search_quality, search_target
@@ -90,8 +90,9 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
 
     chosen = units_of(images, [captions], options.corpora)
 
-    def units(done: Manifest) -> list[Unit]:
-        standing = {record.unit for record in done.units}
+    def units() -> list[Unit]:
+        # The same ones however often this run is cut short: what was searched for stays what is searched for.
+        standing = {record.unit for record in taken_over(config, job)}
         todo = [unit for unit in chosen if unit.name not in standing]
         ready = replace(plan, nprobe=search_quality(session, config, index).nprobe)
         apart = searched_apart(index, len(todo))

@@ -29,9 +29,9 @@ from storage import tables
 from storage.growth import GROWN_FROM, lineage, standing_units
 from storage.locks import TableLock, hold_lock
 from storage.tables import Manifest
-from storage.units import Unit
+from storage.units import Unit, UnitRecord
 
-__all__ = ["VERSION", "build_table", "print_summary"]
+__all__ = ["VERSION", "build_table", "print_summary", "taken_over"]
 
 VERSION = "0.1.0"
 _COMMON = "common"  # in a manifest's extra: what all units have in common, where the table can grow
@@ -71,7 +71,7 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
     with hold_lock(config.workspace, job.table, job.job) as lock:
         manifest = old or tables.read_progress(config.workspace, job.table, job.recipe) or _begin(config, job)
         if done is not None and grows:
-            _take_over(manifest, done, job)
+            _take_over(config, manifest, done, job)
         _complete(session, config, job, manifest, lock)
     print_summary(manifest, job.what)
     return manifest
@@ -82,14 +82,19 @@ def _only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> boo
     return same and done.recipe != job.recipe and not must_rebuild(config.overwrite, job.table)
 
 
-def _take_over(manifest: Manifest, old: Manifest, job: TableJob) -> None:
+def taken_over(config: CocuConfig, job: TableJob) -> list[UnitRecord]:
+    """The units that a table gets from a complete one that it grows from."""
+    done = tables.find_manifest(config.workspace, job.table)
+    if done is None or not job.stand or not _only_units_differ(config, done, job):
+        return []
+    return standing_units(done, job.marks)
+
+
+def _take_over(config: CocuConfig, manifest: Manifest, old: Manifest, job: TableJob) -> None:
     """Units of the old table that stand, into the new one; what is gone and what is to do, in a line."""
-    marks = job.marks
-    have = {record.unit for record in manifest.units}
+    have, marks = {record.unit for record in manifest.units}, job.marks
     manifest.seconds = manifest.seconds or old.seconds
-    manifest.units.extend(
-        record for record in (standing_units(old, marks) if job.stand else ()) if record.unit not in have
-    )
+    manifest.units.extend(record for record in taken_over(config, job) if record.unit not in have)
     manifest.extra[GROWN_FROM] = lineage(old)
     gone = len({record.unit for record in old.units} - marks.keys())
     left = f"; {gone} are gone from the input and leave with their rows" if gone else ""

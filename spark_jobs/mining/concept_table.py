@@ -67,7 +67,7 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
     if kept is not None:
         return kept
 
-    def units(_done: Manifest) -> list[Unit]:
+    def units() -> list[Unit]:
         chosen = choose_concepts(session, config, pairs)
         if options.merge == "synonyms":
             chosen, merges[:] = merge_synonyms(session, config, pairs, images, chosen)
