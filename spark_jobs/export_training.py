@@ -104,6 +104,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         units=units,
         task=export_unit,
         common=settings,
+        sources=[pairs, archives],
         contents={unit.name: unit.content for unit in units},
         finish=partial(_remove_other_shards, shards) if shards else None,
     )

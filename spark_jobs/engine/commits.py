@@ -26,7 +26,7 @@ from spark_jobs.engine.unit_outcomes import FinishedWave, UnitFailure
 from spark_jobs.engine.versions import check_executors
 from spark_jobs.engine.waves import run_waves
 from storage import tables
-from storage.growth import GROWN_FROM, lineage, standing_units
+from storage.growth import GROWN_FROM, grew, lineage, standing_units
 from storage.locks import TableLock, hold_lock
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
@@ -78,8 +78,19 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
 
 
 def _only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> bool:
-    same = job.common is not None and done.extra.get(_COMMON) == job.common_digest
-    return same and done.recipe != job.recipe and not must_rebuild(config.overwrite, job.table)
+    """Whether a table is what it should be but for its units; one of which nothing stands was built from something else.
+
+    That it grew, its inputs may say, too: with ``archives.refresh=all`` every unit is another one.
+    """
+    if job.common is None or done.recipe == job.recipe or must_rebuild(config.overwrite, job.table):
+        return False
+    if done.extra.get(_COMMON) != job.common_digest:
+        return False
+    return (
+        not job.stand
+        or bool(standing_units(done, job.marks))
+        or (bool(job.sources) and grew(done, job.sources))
+    )
 
 
 def taken_over(config: CocuConfig, job: TableJob) -> list[UnitRecord]:

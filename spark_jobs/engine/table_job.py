@@ -40,6 +40,7 @@ class TableJob:
     beside: str = (
         ""  # recipe of what the units are seen beside, and what may grow without their being done again
     )
+    sources: Sequence[Manifest] = ()  # input tables that may have grown with no unit as it was
     stand: bool = True  # false: none is taken over
     # Counted up when the job's code gives other rows for the same settings and inputs: what an older version has
     # begun is not finished by a newer one.
