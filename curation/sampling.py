@@ -13,7 +13,7 @@ import numpy as np
 
 from curation.keys import GOLDEN, scramble
 
-__all__ = ["MODES", "draw_columns", "draw_words", "uniforms", "write_prompts"]
+__all__ = ["MODES", "draw_columns", "draw_words", "template_picks", "uniforms", "write_prompts"]
 
 MODES = ("cluster", "top", "caption-nouns", "none")
 
@@ -173,7 +173,7 @@ def write_prompts(
 ) -> list[list[str]]:
     """The texts of drawn words (method, section 1.4): each in a template drawn at random, captions in empty slots."""
     k = max((len(row) for row in words), default=0)
-    picks = (uniforms(keys, seed, epoch, k, stream=1) * len(templates)).astype(np.int64)
+    picks = template_picks(keys, k, seed=seed, epoch=epoch, count=len(templates))
     return [
         [
             templates[pick].replace("{}", word) if word else caption
@@ -181,6 +181,11 @@ def write_prompts(
         ]
         for row, chosen, caption in zip(words, picks.tolist(), captions, strict=True)
     ]
+
+
+def template_picks(keys: Sequence[str], k: int, *, seed: int, epoch: int, count: int) -> np.ndarray:
+    """int64 (len(keys), k) below ``count``: which template each drawn word of a row is put into."""
+    return (uniforms(keys, seed, epoch, k, stream=1) * count).astype(np.int64)
 
 
 def _draw_nouns(

@@ -15,7 +15,7 @@ import models.torchvision_ops  # noqa: F401  (before open_clip, see there)
 if TYPE_CHECKING:
     from open_clip.tokenizer import SimpleTokenizer
 
-__all__ = ["END_TOKEN", "START_TOKEN", "tokenize", "trim"]
+__all__ = ["END_TOKEN", "START_TOKEN", "token_ids", "tokenize", "trim"]
 
 START_TOKEN = 49406
 END_TOKEN = 49407
@@ -30,11 +30,13 @@ def _tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
-@lru_cache(maxsize=1 << 17)
-def _ids(text: str) -> np.ndarray:
+def token_ids(text: str) -> np.ndarray:
     """Token ids of one text without the marks, uint16 (few bytes, as many texts are kept)."""
     with _LOCK:  # the tokenizer keeps a table of words of its own
         return np.array(_tokenizer().encode(text), dtype=np.uint16)
+
+
+_ids = lru_cache(maxsize=1 << 17)(token_ids)
 
 
 def tokenize(texts: Sequence[str], context_length: int = 77) -> torch.Tensor:

@@ -36,9 +36,9 @@ __all__ = ["check", "main", "pad_lists", "run", "training_schema"]
 HELP = """\
 Join images, captions and archives into what training reads: reads pairs and archives, writes training_set.
 
-Each row: key, image (JPEG), caption, caption_nouns (for the GroupViT baseline on the same pixels) and
-the best export.archive_length concepts with scores and clusters, padded with "", 0 and -1. Petastorm's
-make_batch_reader reads the part files (give it their list; training.train does).
+Each row: key, image (JPEG), caption, caption_tokens (its CLIP token ids, uint16, without marks), caption_nouns
+(for the GroupViT baseline on the same pixels) and the best export.archive_length concepts with scores and
+clusters, padded with "", 0 and -1. Petastorm's make_batch_reader reads the part files (give it their list; training.train does).
 export.webdataset=true also writes training_set_webdataset/*.tar: the image as KEY.jpg, and KEY.txt with
 three lines: the caption; the archive's concepts, best first, joined by ", "; their scores, joined by ", ".
 
@@ -59,6 +59,7 @@ def training_schema(length: int) -> pa.Schema:
             ("key", pa.string()),
             ("image", pa.binary()),
             ("caption", pa.string()),
+            ("caption_tokens", pa.binary()),
             ("caption_nouns", pa.string()),
             pa.field("archive_concepts", pa.list_(pa.string()), metadata=told),
             pa.field("archive_scores", pa.list_(pa.float32()), metadata=told),
@@ -140,12 +141,16 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
         pairs = pairs.take(rows)
     length = options.archive_length
     captions = pairs.column("caption").combine_chunks()
+    # torch comes with it, which no other part of this job needs
+    from models.token_rows import pack_ids
+
     nouns = ["\n".join(vocabulary.noun_phrases(caption, max_words)) for caption in captions.to_pylist()]
     table = pa.table(
         {
             "key": pairs.column("key"),
             "image": pairs.column("image"),
             "caption": captions,
+            "caption_tokens": pack_ids(captions.to_pylist()),
             "caption_nouns": nouns,
             "archive_concepts": pad_lists(archives.column("concepts"), length, ""),
             "archive_scores": pad_lists(archives.column("scores"), length, 0.0),

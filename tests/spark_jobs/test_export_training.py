@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
 from configs.errors import UserError
@@ -112,6 +113,8 @@ def test_rows_are_joined_by_key_where_embedding_rejected_some(tmp_path):
     assert [row["key"] for row in rows] == [archive["key"] for archive in archives]
     for row, archive in zip(rows, archives, strict=True):
         assert (row["image"], row["caption"]) == (by_key[row["key"]]["image"], by_key[row["key"]]["caption"])
+        ids = np.frombuffer(row["caption_tokens"], "<u2").tolist()
+        assert ids == SimpleTokenizer().encode(row["caption"])
         assert row["archive_concepts"] == (archive["concepts"] + [""] * LENGTH)[:LENGTH]
         assert row["archive_scores"] == (archive["scores"] + [0.0] * LENGTH)[:LENGTH]
         assert row["archive_clusters"] == (archive["clusters"] + [-1] * LENGTH)[:LENGTH]

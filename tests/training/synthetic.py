@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from models.token_rows import pack_ids
 from spark_jobs.export_training import training_schema
 from storage import tables
 from storage.units import Part, UnitRecord
@@ -28,12 +29,14 @@ def picture(word: int, seed: int, size: int = 40) -> bytes:
 def rows_table(first: int, count: int, length: int = 4) -> pa.Table:
     """``count`` rows; row i shows word i mod 12, its archive holds that word and the two after it."""
     numbers = list(range(first, first + count))
+    captions = [f"a {WORDS[n % len(WORDS)]} number {n}" for n in numbers]
     words = [[WORDS[(n + k) % len(WORDS)] for k in range(3)] + [""] * (length - 3) for n in numbers]
     return pa.table(
         {
             "key": [f"web/{n // 100:05d}/{n:09d}" for n in numbers],
             "image": [picture(n % len(WORDS), n) for n in numbers],
-            "caption": [f"a {WORDS[n % len(WORDS)]} number {n}" for n in numbers],
+            "caption": captions,
+            "caption_tokens": pack_ids(captions),
             "caption_nouns": [WORDS[n % len(WORDS)] for n in numbers],
             "archive_concepts": words,
             "archive_scores": [[1.9, 1.8, 1.5] + [0.0] * (length - 3) for _ in numbers],

@@ -36,7 +36,7 @@ def keys_of(tables: object) -> list[str]:
 def test_row_groups_come_whole_and_in_order(data: TrainingSet, reader: str) -> None:
     order = random.Random(0).sample(data.groups, len(data.groups))
     expected = [pq.ParquetFile(group.file).read_row_group(group.number) for group in order]
-    found = list(read_groups(reader, order))
+    found = list(read_groups(reader, order, data.columns))
     assert all(one.equals(other) for one, other in zip(found, expected, strict=True))
 
 

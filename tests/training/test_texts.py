@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import string
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +11,9 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 
 from configs.errors import UserError
+from models import token_rows
 from models.templates import PROMPT_TEMPLATES
+from models.token_rows import TokenTable, join_rows, joins_cleanly, pack_ids
 from tests.training.rows import ARCHIVE, make_batches, rows, split
 from training.feed.batches import BatchMaker, BatchOptions
 from training.feed.texts import (
@@ -22,6 +26,7 @@ from training.feed.texts import (
     prompt_texts,
     prompt_words,
 )
+from training.feed.training_set import TOKENS
 
 ROWS, K = 40, 3
 
@@ -84,6 +89,102 @@ def test_tokens_are_open_clips(table):
     assert not expected[:, :, prompts.shape[2] :].any()
 
 
+ODD = [
+    "cat", "AT&T", "caf\u00e9", "u.s.", "'s", "rock 'n' roll", "c++", "x" * 120, "red  car", "<b>", "\ufb01sh", "mr. t", "50%",
+    "e\u0301t\u00e9", "o'clock", "2 dogs",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def odd_table() -> pa.Table:
+    """Words and captions that the tokenizer mends, cuts or splits, with the column of ids, in chunks and slices."""
+    table = rows(48)
+    archives = [[ODD[(i + n) % len(ODD)] for n in range(i % (ARCHIVE + 1))] for i in range(48)]
+    archives = [some + [""] * (ARCHIVE - len(some)) for some in archives]
+    captions = [f"{ODD[i % len(ODD)]} &amp; {'long ' * (i * 2)}{ODD[-i % len(ODD)]}" for i in range(48)]
+    nouns = ["\n".join(dict.fromkeys(some)) for some in archives]
+    field = table.schema.field("archive_concepts")
+    table = replaced(table, "archive_concepts", pa.array(archives, field.type), field)
+    table = replaced(table, "caption", pa.array(captions))
+    table = replaced(table, "caption_nouns", pa.array(nouns))
+    table = table.append_column(TOKENS, pack_ids(captions))
+    return pa.concat_tables([table.slice(3, 9), table.slice(12, 1), table.slice(13)])
+
+
+@pytest.mark.parametrize("sampling", ["cluster", "top", "caption-nouns"])
+@pytest.mark.parametrize("context", [77, 9])
+def test_gathered_ids_are_those_of_the_whole_texts_whatever_is_in_them(odd_table, sampling, context):
+    reference = SimpleTokenizer(context_length=context)
+    draws = Draws(sampling, K, seed=1)
+    for table in (odd_table, odd_table.slice(5, 20), odd_table.drop_columns([TOKENS]), odd_table.slice(0, 0)):
+        texts = prompt_texts(table, prompt_words(table, 3, draws), 3, draws)
+        captions = caption_tokens(table, context)
+        prompts = draw_prompts(table, 3, draws, context).tokens
+        if not table.num_rows:
+            assert captions.shape[0] == prompts.shape[0] == 0
+            continue
+        whole = reference(table.column("caption").to_pylist())
+        assert torch.equal(captions, whole[:, : captions.shape[1]])
+        assert not whole[:, captions.shape[1] :].any()
+        whole = reference([text for row in texts for text in row]).reshape(-1, K, context)
+        assert torch.equal(prompts, whole[:, :, : prompts.shape[2]])
+        assert not whole[:, :, prompts.shape[2] :].any()
+
+
+def test_words_join_cleanly_where_they_say_so():
+    """Random ASCII, and the odd words, in every template."""
+    reference, source = SimpleTokenizer(), random.Random(0)
+    made = [
+        "".join(source.choice(string.printable[:95]) for _ in range(source.randint(1, 6)))
+        for _ in range(1500)
+    ]
+    clean = [word for word in (*made, *ODD) if joins_cleanly(word)]
+    assert len(clean) > 300
+    assert {"cat", "rock 'n' roll", "o'clock", "mr. t"} <= set(clean)
+    for place, word in enumerate(clean):
+        template = PROMPT_TEMPLATES[place % 80]
+        before, _, behind = template.partition("{}")
+        parts = [token for part in (before, word, behind) for token in reference.encode(part)]
+        assert reference.encode(template.replace("{}", word)) == parts, (template, word)
+
+
+def test_nothing_is_tokenised_twice(odd_table, monkeypatch):
+    """The captions' ids are in the table; concepts and templates are known after the first epoch."""
+    draws = Draws("top", K, seed=1)
+    clean = odd_table.filter(
+        pa.array([all(map(_clean, row)) for row in odd_table.column("archive_concepts").to_pylist()])
+    )
+    assert clean.num_rows > 5
+    draw_prompts(clean, 0, draws, 77)
+    monkeypatch.setattr(token_rows, "token_ids", lambda text: pytest.fail(f"tokenised again: {text}"))
+    caption_tokens(clean, 77)
+    draw_prompts(clean, 1, draws, 77)
+
+
+def _clean(word: str) -> bool:
+    return not word or joins_cleanly(word)
+
+
+def test_a_table_of_ids_grows_and_is_emptied_and_what_it_gave_stays(odd_table):
+    small, words = TokenTable(most=40), [f"word {number} of many" for number in range(300)]
+    reference = SimpleTokenizer()
+    found = [(word, small.of([word, "cat", word])) for word in words]
+    for word, tokens in found:
+        whole = torch.from_numpy(join_rows([tokens], 77))
+        assert torch.equal(whole, reference([word, "cat", word])[:, : whole.shape[1]])
+
+
+def test_damaged_ids_are_one_clear_error(odd_table):
+    cut = [
+        value[:-1] if place == 2 else value
+        for place, value in enumerate(odd_table.column(TOKENS).to_pylist())
+    ]
+    holes = [None, *odd_table.column(TOKENS).to_pylist()[1:]]
+    for values, says in ((cut, "no whole number of ids"), (holes, "1 of 45 rows are empty")):
+        with pytest.raises(UserError, match=f"caption_tokens: .*{says}"):
+            caption_tokens(replaced(odd_table, TOKENS, pa.array(values, pa.binary())), 77)
+
+
 @pytest.mark.parametrize(("sampling", "prompts"), [("none", 3), ("cluster", 0)])
 def test_without_prompts_there_is_none(table, sampling, prompts):
     options = BatchOptions(image_size=8, draws=Draws(sampling, prompts), augment="light")
@@ -129,8 +230,8 @@ def test_lists_become_arrays_of_slices_and_chunks_too(table, name):
     )
 
 
-def replaced(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
-    return table.set_column(table.schema.get_field_index(name), name, column)
+def replaced(table: pa.Table, name: str, column: pa.Array, field: pa.Field | None = None) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(name), field or name, column)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def rank_tables(
     counts = plan.counts[:, rank]
     windows, offset = _seek(plan.windows[rank], int(counts[:skip].sum()))
     groups = [data.groups[group] for window in windows for group, _ in window.pieces]
-    with contextlib.closing(read_groups(reader, groups)) as source:
+    with contextlib.closing(read_groups(reader, groups, data.columns)) as source:
         shuffled = _shuffled(windows, source, plan.group_rows, offset)
         rest: pa.Table | None = None
         for count in counts[skip:].tolist():

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 import torch
 
 from configs.errors import UserError
-from curation.sampling import draw_words, write_prompts
+from curation.sampling import draw_columns, draw_words, template_picks, write_prompts
 from models.losses import Concepts
 from models.templates import PROMPT_TEMPLATES
-from models.tokenize import tokenize, trim
+from models.token_rows import NO_TEXT, Tokens, TokenTable, join_rows, joins_cleanly, pack_ids, unpack_ids
+from training.feed.training_set import TOKENS
 
 __all__ = [
     "MOST_NOUNS", "NEGATIVES", "Draws", "Prompts", "caption_tokens", "concept_number", "draw_prompts", "fixed_lists",
@@ -24,11 +25,31 @@ __all__ = [
 ]  # fmt: skip
 
 NEGATIVES = ("all", "same-concept", "archive")
+_TEMPLATES = [template.partition("{}") for template in PROMPT_TEMPLATES]
+_BEFORE, _BEHIND = [before for before, _, _ in _TEMPLATES], [behind for _, _, behind in _TEMPLATES]
+_TABLE = TokenTable()
+"""Of all batches of this process: concepts and templates come again and again."""
 
 
 def caption_tokens(table: pa.Table, context_length: int) -> torch.Tensor:
     """int64 (n, T), T as short as the longest caption allows."""
-    return trim(tokenize(strings(table, "caption"), context_length)).contiguous()
+    return torch.from_numpy(join_rows([_captions(table)], context_length))
+
+
+def _captions(table: pa.Table) -> Tokens:
+    """Ids of the captions: those that export_training computed, or, of an older table, computed here.
+
+    Raises:
+        UserError: a row has none.
+    """
+    if TOKENS in table.schema.names:
+        try:
+            return unpack_ids(table.column(TOKENS))
+        except ValueError as error:
+            raise UserError(
+                f"the training set's column {TOKENS}: {error}; build it again with export_training"
+            ) from None
+    return unpack_ids(pack_ids(strings(table, "caption")))
 
 
 @dataclass(frozen=True)
@@ -59,10 +80,80 @@ def draw_prompts(table: pa.Table, epoch: int, draws: Draws, context_length: int)
     """
     if draws.sampling == "none" or draws.prompts == 0:
         return None
-    words = prompt_words(table, epoch, draws)
-    texts = prompt_texts(table, words, epoch, draws)
-    tokens = trim(tokenize([text for row in texts for text in row], context_length))
-    return Prompts(tokens.reshape(len(texts), draws.prompts, -1), _concepts(table, words, draws))
+    drawn = _draw(table, epoch, draws)
+    picks = template_picks(
+        strings(table, "key"), draws.prompts, seed=draws.seed, epoch=epoch, count=len(_TEMPLATES)
+    )
+    tokens = torch.from_numpy(_written(drawn, picks, _captions(table), context_length))
+    return Prompts(tokens.unflatten(0, drawn.codes.shape), _concepts(table, drawn, draws))
+
+
+class _Drawn(NamedTuple):
+    """The words of n rows."""
+
+    words: list[str]
+    """those that occur, each once"""
+    codes: np.ndarray
+    """int64 (n, K): which of ``words``; -1 in slots without one"""
+
+
+def _draw(table: pa.Table, epoch: int, draws: Draws) -> _Drawn:
+    keys = strings(table, "key")
+    if draws.sampling == "caption-nouns":
+        words = prompt_words(table, epoch, draws)
+        flat = pa.array([word for row in words for word in row], pa.string())
+        return _coded(flat, (len(keys), draws.prompts))
+    columns = draw_columns(
+        fixed_lists(table, "archive_scores"),
+        fixed_lists(table, "archive_clusters"),
+        keys,
+        seed=draws.seed,
+        epoch=epoch,
+        k=draws.prompts,
+        mode=draws.sampling,
+        temperature=draws.temperature,
+    )
+    flat, length = flat_lists(table, "archive_concepts")
+    places = np.arange(len(keys))[:, None] * length + columns
+    chosen = flat.take(pa.array(places.ravel(), pa.int64(), mask=(columns < 0).ravel()))
+    return _coded(chosen, columns.shape)
+
+
+def _coded(words: pa.Array, shape: tuple[int, ...]) -> _Drawn:
+    """Arrow strings -> each once, and their numbers; the empty one and holes are none."""
+    coded = words.dictionary_encode()
+    known = coded.dictionary.to_pylist()
+    codes = coded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64).reshape(shape)
+    if "" in known:
+        codes[codes == known.index("")] = -1
+    return _Drawn(known, codes)
+
+
+def _written(drawn: _Drawn, picks: np.ndarray, captions: Tokens, context_length: int) -> np.ndarray:
+    """Drawn words in their templates, captions in the other slots: int64 (n K, T).
+
+    Words that join cleanly with what stands around them are written from ids of the three parts; the others (an
+    ampersand, a letter with an accent, a mark at an end) as whole texts, each once.
+    """
+    codes, picks = drawn.codes.ravel(), picks.ravel()
+    clean = np.array([joins_cleanly(word) for word in drawn.words] + [False])[codes]
+    odd = np.flatnonzero((codes >= 0) & ~clean)
+    texts = [
+        PROMPT_TEMPLATES[pick].replace("{}", drawn.words[code])
+        for pick, code in zip(picks[odd].tolist(), codes[odd].tolist(), strict=True)
+    ]
+    wholes = np.full(len(codes), NO_TEXT)
+    wholes[odd] = np.arange(len(odd))
+    template = np.where(clean, picks, NO_TEXT)
+    row = np.repeat(np.arange(len(drawn.codes)), drawn.codes.shape[1])
+    pieces = [
+        _TABLE.of(_BEFORE).take(template),
+        _TABLE.of(drawn.words).take(np.where(clean, codes, NO_TEXT)),
+        _TABLE.of(_BEHIND).take(template),
+        _TABLE.of(texts).take(wholes),
+        captions.take(np.where(codes < 0, row, NO_TEXT)),
+    ]
+    return join_rows(pieces, context_length)
 
 
 def prompt_words(table: pa.Table, epoch: int, draws: Draws) -> list[list[str]]:
@@ -87,26 +178,29 @@ def prompt_texts(table: pa.Table, words: list[list[str]], epoch: int, draws: Dra
     return write_prompts(words, captions, keys, seed=draws.seed, epoch=epoch, templates=PROMPT_TEMPLATES)
 
 
-def _concepts(table: pa.Table, words: list[list[str]], draws: Draws) -> Concepts | None:
+def _concepts(table: pa.Table, drawn: _Drawn, draws: Draws) -> Concepts | None:
     """What prompts name and images are known to show, as numbers."""
     if draws.negatives == "all":
         return None
-    named = _numbers(words)
+    named = torch.from_numpy(_numbers(drawn))
     if draws.negatives == "same-concept":
         return Concepts(named, named)
-    archives = fixed_lists(table, "archive_concepts")
-    archives = _numbers(archives[:, : draws.known or archives.shape[1]].tolist())
-    nouns = [text.split("\n")[:MOST_NOUNS] for text in strings(table, "caption_nouns")]
-    nouns = _numbers([row + [""] * (MOST_NOUNS - len(row)) for row in nouns])
-    return Concepts(named, torch.cat([named, archives, nouns], dim=1))
+    flat, length = flat_lists(table, "archive_concepts")
+    archives = _numbers(_coded(flat, (table.num_rows, length)))[:, : draws.known or length]
+    nouns = pc.split_pattern(table.column("caption_nouns"), "\n")
+    nouns = [row[:MOST_NOUNS] + [""] * (MOST_NOUNS - len(row)) for row in nouns.to_pylist()]
+    flat = pa.array([word for row in nouns for word in row], pa.string())
+    nouns = _numbers(_coded(flat, (table.num_rows, MOST_NOUNS)))
+    return Concepts(named, torch.cat([named, torch.from_numpy(archives), torch.from_numpy(nouns)], dim=1))
 
 
 MOST_NOUNS = 16
 """Nouns and phrases of a caption that are looked at, the first ones: the lists of all processes have one length."""
 
 
-def _numbers(words: list[list[str]]) -> torch.Tensor:
-    return torch.tensor([[concept_number(word) for word in row] for row in words], dtype=torch.int64)
+def _numbers(drawn: _Drawn) -> np.ndarray:
+    """int64, of the shape of ``codes``: :func:`concept_number` of each word, 0 where there is none."""
+    return np.array([*map(concept_number, drawn.words), 0], np.int64)[drawn.codes]
 
 
 @lru_cache(maxsize=1 << 20)
@@ -133,6 +227,16 @@ def fixed_lists(table: pa.Table, name: str) -> np.ndarray:
     Raises:
         UserError: the column holds something else, or holes.
     """
+    flat, length = flat_lists(table, name)
+    return flat.to_numpy(zero_copy_only=False).reshape(table.num_rows, length)
+
+
+def flat_lists(table: pa.Table, name: str) -> tuple[pa.Array, int]:
+    """The values of a column of lists of one length A, n A of them, and A.
+
+    Raises:
+        UserError: the column holds something else, or holes.
+    """
     column = table.column(name)
     length = _list_length(table, name)
     _refuse_nulls(column, name)
@@ -143,12 +247,10 @@ def fixed_lists(table: pa.Table, name: str) -> np.ndarray:
         )
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     # flatten() heeds where a slice begins; the attribute `values` does not
-    flat = [chunk.flatten() for chunk in chunks]
+    flat = [pa.array([], column.type.value_type), *(chunk.flatten() for chunk in chunks)]
     if any(values.null_count for values in flat):
         raise UserError(f"the training set's column {name} has lists with empty places: export it again")
-    parts = [values.to_numpy(zero_copy_only=False) for values in flat]
-    whole = np.concatenate(parts) if parts else np.empty(0, column.type.value_type.to_pandas_dtype())
-    return whole.reshape(table.num_rows, length)
+    return pa.concat_arrays(flat), length
 
 
 def _list_length(table: pa.Table, name: str) -> int | None:

@@ -15,11 +15,14 @@ from configs.errors import UserError
 from storage import tables
 from storage.addresses import resolve
 
-__all__ = ["COLUMNS", "RowGroup", "TrainingSet", "open_training_set"]
+__all__ = ["COLUMNS", "TOKENS", "RowGroup", "TrainingSet", "open_training_set"]
 
 COLUMNS = (
     "key", "image", "caption", "caption_nouns", "archive_concepts", "archive_scores", "archive_clusters",
 )  # fmt: skip
+TOKENS = "caption_tokens"
+"""The column of the captions' token ids; tables of an earlier version lack it, and are tokenised while they are read."""
+_WITH_TOKENS = (*COLUMNS[:3], TOKENS, *COLUMNS[3:])
 _PICKLED = b"dataset-toolkit.unischema.v1"
 
 
@@ -39,6 +42,8 @@ class TrainingSet:
     groups: list[RowGroup]
     recipe: str
     rows: int
+    columns: tuple[str, ...] = COLUMNS
+    """those to read: all that there are in every file"""
 
     @property
     def group_rows(self) -> np.ndarray:
@@ -73,7 +78,8 @@ def open_training_set(workspace: str) -> TrainingSet:
         raise UserError(
             f"{manifest.folder}: the training set holds no rows; see the rejects of the jobs before it"
         )
-    return TrainingSet(groups, manifest.recipe, rows)
+    tokens = all(TOKENS in metadata.schema.to_arrow_schema().names for metadata in found)
+    return TrainingSet(groups, manifest.recipe, rows, _WITH_TOKENS if tokens else COLUMNS)
 
 
 def _footer(address: str) -> pq.FileMetaData:
