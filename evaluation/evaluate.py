@@ -23,19 +23,15 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import UserError, run_entry
 from configs.output_folder import make_output_folder, told_when_full
 from configs.paths import expand_home
-from evaluation.benchmarks.catalogue import FOLDER, Benchmark, scaled, select_benchmarks
-from evaluation.benchmarks.layout import check_layout
-from evaluation.class_lists import read_class_list, without_background
-from evaluation.class_names import BACKGROUND
+from evaluation.benchmarks.catalogue import FOLDER, Benchmark
+from evaluation.benchmarks.chosen import Choice, choose, sized
 from evaluation.compared import Subject, name_checkpoints, only_first_class, write_together
-from evaluation.protocol import Protocol
 
 if TYPE_CHECKING:
     from evaluation.benchmarks.runs import Job
 
 __all__ = ["evaluate", "main"]
 
-_FOLDER_THRESHOLD = 0.95
 _GPU_BATCH = 8
 _GPU_WORKERS = 4
 
@@ -55,14 +51,13 @@ def evaluate(options: argparse.Namespace) -> list[dict[str, Any]] | None:
         UserError: anything the user can mend, before the model is loaded wherever it can be known then.
     """
     _check_numbers(options)
-    chosen = [_completed(benchmark, options) for benchmark in select_benchmarks(options.benchmark)]
-    partial = options.partial or options.limit is not None
-    placed = [check_layout(benchmark, Path(options.data), partial) for benchmark in chosen]
+    choice = _choice(options)
+    placed = choose(choice)
     subjects = [
         Subject(path, name, Path(options.out) / folder, _model_config(path))
         for path, name, folder in name_checkpoints(options.checkpoint)
     ]
-    finals = [_final(placed, subject.image_size, options) for subject in subjects]
+    finals = [sized(placed, subject.image_size, choice) for subject in subjects]
     make_output_folder(options.out, "--out")
     # slow to import, so after what is cheap to check
     from evaluation.benchmarks.processes import join_torchrun, leave_torchrun, run_processes
@@ -80,50 +75,9 @@ def evaluate(options: argparse.Namespace) -> list[dict[str, Any]] | None:
     return _report(options, subjects, max(count, options.processes), entries) if rank == 0 else None
 
 
-def _completed(benchmark: Benchmark, options: argparse.Namespace) -> Benchmark:
-    """One's own classes put into the benchmark ``folder``; the threshold option put in its place."""
-    threshold = options.background_threshold
-    if benchmark.name == FOLDER:
-        if not options.classes:
-            raise UserError(
-                "--benchmark folder needs --classes FILE: names one a line, in the order of the mask ids"
-            )
-        names = read_class_list(options.classes, "--classes")
-        without_background(names, f"--classes {options.classes}")
-        if names[0] == BACKGROUND:
-            threshold = _FOLDER_THRESHOLD if threshold is None else threshold
-        elif threshold is not None:
-            raise UserError(
-                f"--background-threshold: the first line of {options.classes} must be 'background'"
-            )
-        benchmark = dataclasses.replace(
-            benchmark, dataset={**benchmark.dataset, "metainfo": {"classes": names}}
-        )
-    elif threshold is not None and benchmark.protocol.background_threshold is None:
-        raise UserError(f"--background-threshold: {benchmark.title} has no background; leave it out")
-    if threshold is None:
-        return benchmark
-    return dataclasses.replace(
-        benchmark, protocol=dataclasses.replace(benchmark.protocol, background_threshold=threshold)
-    )
-
-
-def _final(
-    benchmarks: Sequence[Benchmark], image_size: int, options: argparse.Namespace
-) -> tuple[Benchmark, ...]:
-    """Windows scaled to the model's image size, then what the command line says."""
-    given = {name: getattr(options, name) for name in ("short_side", "window", "stride")}
-    given = {name: value for name, value in given.items() if value}
-    final = []
-    for benchmark in benchmarks:
-        protocol: Protocol = dataclasses.replace(scaled(benchmark.protocol, image_size), **given)
-        if protocol.stride > protocol.window:
-            raise UserError(
-                f"--stride: {protocol.stride} is more than the window, {protocol.window}: pixels between windows would "
-                "be left out; write at most the window"
-            )
-        final.append(dataclasses.replace(benchmark, protocol=protocol))
-    return tuple(final)
+def _choice(options: argparse.Namespace) -> Choice:
+    given = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(Choice)}
+    return Choice(**{**given, "partial": options.partial or options.limit is not None})
 
 
 def _model_config(checkpoint: str) -> dict[str, Any]:

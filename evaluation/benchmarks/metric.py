@@ -14,7 +14,17 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 
-__all__ = ["ClassIoUMetric"]
+__all__ = ["ClassIoUMetric", "figures"]
+
+
+def figures(confusion: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """int64 (C, C), pixels of each true class by predicted class -> mIoU, accuracy, IoU (C,), percent; NaN: undefined."""
+    hits, truth = confusion.diagonal(), confusion.sum(axis=1)
+    union = truth + confusion.sum(axis=0) - hits
+    with np.errstate(divide="ignore", invalid="ignore"):
+        classes = 100.0 * hits / union
+        accuracy = 100.0 * hits.sum() / truth.sum()
+    return float(np.nanmean(classes)) if union.any() else float("nan"), float(accuracy), classes
 
 
 @dataclass(frozen=True)
@@ -75,15 +85,11 @@ class ClassIoUMetric(BaseMetric):
         for found in results:
             confusion[found.cells] += found.pixels
         confusion = confusion.reshape(size, size)
-        hits, truth = confusion.diagonal(), confusion.sum(axis=1)
-        union = truth + confusion.sum(axis=0) - hits
-        with np.errstate(divide="ignore", invalid="ignore"):
-            classes = 100.0 * hits / union
-            accuracy = 100.0 * hits.sum() / truth.sum()
+        miou, accuracy, classes = figures(confusion)
         bad = [(found.number, found.reason) for found in results if found.reason]
         return {
-            "miou": float(np.nanmean(classes)) if union.any() else float("nan"),
-            "pixel_accuracy": float(accuracy),
+            "miou": miou,
+            "pixel_accuracy": accuracy,
             "classes": {n: float(v) for n, v in zip(self.dataset_meta["classes"], classes, strict=True)},
             "images": len(results) - len(bad),
             "ignored_pixels": sum(found.ignored for found in results),

@@ -14,6 +14,7 @@ import torch.distributed
 import torch.multiprocessing
 
 from configs.errors import UserError
+from configs.processors import threads
 from evaluation.benchmarks.runs import Job, run_job
 
 __all__ = ["join_torchrun", "leave_torchrun", "run_processes"]
@@ -60,7 +61,7 @@ def run_processes(job: Job, count: int) -> list[dict[str, Any]]:
 
 def _process(rank: int, job: Job, count: int, folder: str) -> None:
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // count))
+        torch.set_num_threads(threads(count))
     _join(rank, count, f"file://{folder}/rendezvous", rank)
     answer: dict[str, Any]
     try:

@@ -24,6 +24,7 @@ from mmseg.registry import DATASETS, MODELS
 import evaluation.benchmarks.datasets
 import evaluation.benchmarks.metric
 import evaluation.benchmarks.segmentor  # noqa: F401  (registers itself)
+from configs.errors import UserError
 from evaluation.benchmarks.catalogue import Benchmark
 from evaluation.benchmarks.hooks import PictureHook, ProgressHook
 from evaluation.class_lists import check_class_names
@@ -31,7 +32,7 @@ from evaluation.class_names import prompt_names
 from models.groupvit import GroupViT
 from models.weights import load_model
 
-__all__ = ["Job", "class_names", "run_benchmark", "run_job"]
+__all__ = ["Job", "build_segmentor", "class_names", "dataset_config", "run_benchmark", "run_job"]
 
 _META_KEYS = ("img_path", "ori_shape", "img_shape", "sample_idx", "unreadable")
 
@@ -78,16 +79,8 @@ def run_benchmark(job: Job, benchmark: Benchmark, model: GroupViT) -> dict[str, 
     """One entry of results.json's ``benchmarks``; mIoU, accuracy and IoU in percent, NaN where undefined."""
     classes = class_names(benchmark)
     prompts = prompt_names(benchmark.name, classes)
-    segmentor = MODELS.build(
-        {
-            "type": "GroupViTSegmentor",
-            "groupvit": model,
-            "prompts": prompts,
-            "protocol": benchmark.protocol,
-            "max_windows": job.max_windows,
-            "dtype": torch.bfloat16 if job.precision == "bf16" else None,
-        }
-    )
+    dtype = torch.bfloat16 if job.precision == "bf16" else None
+    segmentor = build_segmentor(benchmark, prompts, model, job.max_windows, dtype)
     with _scratch(job.out) as scratch:
         runner = _runner(job, benchmark, segmentor, classes, scratch)
         start = time.perf_counter()
@@ -105,6 +98,31 @@ def run_benchmark(job: Job, benchmark: Benchmark, model: GroupViT) -> dict[str, 
     }
 
 
+def build_segmentor(
+    benchmark: Benchmark,
+    prompts: Sequence[str],
+    model: GroupViT,
+    max_windows: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> torch.nn.Module:
+    """The model as mmseg's test loop takes it; class texts are encoded here (``evaluation.benchmarks.segmentor``)."""
+    return MODELS.build(
+        {
+            "type": "GroupViTSegmentor",
+            "groupvit": model,
+            "prompts": prompts,
+            "protocol": benchmark.protocol,
+            "max_windows": max_windows,
+            "dtype": dtype,
+        }
+    )
+
+
+def dataset_config(benchmark: Benchmark, classes: int, scratch: Path) -> dict[str, Any]:
+    """mmengine config of a benchmark's data set with its pipeline; ``scratch`` receives its list of names."""
+    return {**_with_list(benchmark, scratch), "test_mode": True, "pipeline": _pipeline(benchmark, classes)}
+
+
 def _lazy_dataset(benchmark: Benchmark) -> Any:
     return DATASETS.build({**benchmark.dataset, "lazy_init": True, "pipeline": []})
 
@@ -117,9 +135,7 @@ def _runner(
         folder = job.out / "pictures" / benchmark.name
         hooks.append(PictureHook(folder, job.pictures, classes))
     dataset = {
-        **_with_list(benchmark, scratch),
-        "test_mode": True,
-        "pipeline": _pipeline(benchmark, len(classes)),
+        **dataset_config(benchmark, len(classes), scratch),
         "indices": job.limit,
         # spares reader processes a copy of the list, and costs a second
         "serialize_data": job.workers > 0,
@@ -171,15 +187,42 @@ def _pipeline(benchmark: Benchmark, classes: int) -> list[dict[str, Any]]:
     ]
 
 
+_SHARED_SECONDS = 10.0
+"""A network disk may tell of a new folder some seconds late."""
+
+
+def _refuse_folders_of_ones_own(out: Path, folder: Path) -> None:
+    """Parts of the counts travel through the folder, so that it has to be one for all hosts."""
+    torch.distributed.barrier()
+    limit = time.monotonic() + _SHARED_SECONDS
+    while not folder.is_dir() and time.monotonic() < limit:
+        time.sleep(0.2)
+    seen: list[bool] = [False] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(seen, folder.is_dir())
+    if not all(seen):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(
+            f"--out {out}: process {seen.index(False)} of {len(seen)} does not see what process 0 wrote there; with several "
+            "hosts it must be a folder that all of them share, given by its whole path"
+        )
+
+
 @contextlib.contextmanager
 def _scratch(out: Path) -> Iterator[Path]:
-    """A folder for mmengine's files, the same in all processes of a group, gone afterwards."""
+    """A folder for mmengine's files, the same in all processes of a group, gone afterwards.
+
+    Raises:
+        UserError: (in all processes) one of them does not see what the first one writes to ``out``.
+    """
     grouped = torch.distributed.is_available() and torch.distributed.is_initialized()
     name = [f".scratch-{os.getpid()}-{uuid.uuid4().hex[:8]}"]
     if grouped:
         torch.distributed.broadcast_object_list(name, src=0)
     folder = out / name[0]
-    folder.mkdir(parents=True, exist_ok=True)
+    if not grouped or torch.distributed.get_rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+    if grouped:
+        _refuse_folders_of_ones_own(out, folder)
     try:
         yield folder
         if grouped:

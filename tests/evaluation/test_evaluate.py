@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,7 @@ from models.weights import load_model
 from tests.evaluation.benchmarks.layouts import IMAGES, make_layout, save_mask, tiny_weights, write_names
 from tests.evaluation.decided import slide
 
+ROOT = Path(__file__).parents[2]
 CLASSES = "background\ndog\ncat\nsky\n"
 
 
@@ -154,6 +157,44 @@ def test_batches_change_no_figure(weights, tmp_path, changes):
 
 
 @pytest.mark.slow
+def test_hosts_that_do_not_share_the_folder_are_told_so(weights, tmp_path):
+    """Two processes as torchrun starts them on two hosts, whose relative --out is a folder of each one's own."""
+    options = [*own_data(tmp_path / "data"), "--checkpoint", str(weights), "--out", "results"]
+    code = (
+        f"import evaluation.benchmarks.runs as runs; runs._SHARED_SECONDS = 0.5; evaluate.main({options!r})"
+    )
+    code = f"from evaluation import evaluate; from configs.errors import run_entry; run_entry(lambda _: exec({code!r}))"
+    port, started = str(free_port()), []
+    for rank in range(2):
+        folder = tmp_path / f"host{rank}"
+        folder.mkdir()
+        here = {
+            "RANK": str(rank),
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=folder, env={**os.environ, **here, "PYTHONPATH": paths},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        started.append(process)
+    for process in started:
+        text, _ = process.communicate(timeout=120)
+        assert process.returncode == 2, text
+        assert "--out results: process 1 of 2 does not see what process 0 wrote there" in text
+        assert "Traceback" not in text
+    assert not list(tmp_path.glob("host*/results/.scratch*"))
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
 def test_two_processes_give_the_figures_of_one(weights, tmp_path):
     """Three images on two processes: shares of different sizes; a bad one among them, pictures by both."""
     options = own_data(tmp_path)
