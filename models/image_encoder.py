@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -57,6 +59,11 @@ class PatchEmbedding(nn.Module):
             )
         embedded = self.norm(self.projection(images))
         return embedded + self.positions_for(height // self.patch, width // self.patch)
+
+    def train(self, mode: bool = True) -> Self:
+        """As ever; what was kept of the positions is let go, since the fused optimiser changes them unseen."""
+        self._resized.clear()
+        return super().train(mode)
 
     def positions_for(self, rows: int, columns: int) -> torch.Tensor:
         """Positions (1, rows * columns, width), resized bicubically where the grid differs.

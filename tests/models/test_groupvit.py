@@ -188,6 +188,23 @@ def test_training_leaves_out_segments_and_maps_unless_asked():
     assert [tuple(soft_map.shape) for soft_map in maps] == [(2, 6, 16), (2, 3, 6)]
 
 
+def test_resized_positions_follow_a_fused_optimiser_which_tells_of_no_change():
+    """Validation while training: evaluated, trained, evaluated again at another size than that of the images."""
+    model = GroupViT(GroupViTConfig.preset("tiny")).eval()
+    embedding = model.image_encoder.embedding
+    optimiser = torch.optim.AdamW([embedding.positions], lr=0.1, fused=True)
+    with torch.no_grad():
+        before = embedding.positions_for(5, 7).clone()
+    model.train()
+    embedding.positions.grad = torch.randn_like(embedding.positions)
+    optimiser.step()
+    model.eval()
+    with torch.no_grad():
+        after = embedding.positions_for(5, 7)
+    assert not torch.equal(after, before)
+    assert torch.equal(after, embedding._resize(5, 7))
+
+
 def test_resized_positions_follow_the_weights():
     model, images = tiny().eval(), torch.randn(1, 3, 48, 48)
     with torch.no_grad():
