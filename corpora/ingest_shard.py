@@ -10,6 +10,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from configs.processors import cores
 from configs.schema import IngestConfig
 from corpora.captions import Problem, clean_caption
 from corpora.decode_pool import Clock, DecodePool, Job
@@ -132,7 +133,7 @@ def _ahead(samples: Iterator[_Waiting], most: int) -> Iterator[_Waiting]:
 def _task_cores() -> int:
     """Spark tells a task's cores to Python as OMP_NUM_THREADS; elsewhere all cores are ours."""
     told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdigit() and int(told) > 0 else len(os.sched_getaffinity(0))
+    return int(told) if told.isdigit() and int(told) > 0 else cores()
 
 
 def _admit(shard: Shard, config: IngestConfig, pool: DecodePool) -> Iterator[_Waiting]:

@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ import numpy as np
 
 from configs.errors import UserError, run_entry
 from configs.paths import home_path
+from configs.processors import cores
 from demo.samples import BROKEN_KINDS, ODD_KINDS
 from demo.shards import Entry, write_shard
 from demo.voc import CLASSES, prepare_folders, write_scenes
@@ -183,7 +183,7 @@ def generate(out: Path, parameters: Parameters, processes: int | None = None) ->
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    broken = _build(partial, parameters, processes or len(os.sched_getaffinity(0)))
+    broken = _build(partial, parameters, processes or cores())
     _write_json(partial / MARKER, {"wanted": wanted, "broken": broken})
     if out.exists():
         shutil.rmtree(out)
