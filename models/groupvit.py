@@ -12,7 +12,7 @@ from models.groupvit_config import GroupViTConfig
 from models.image_encoder import ImageEncoder
 from models.layers.blocks import Block, SelfAttention
 from models.layers.grouping import AssignAttention
-from models.layers.projector import Projector
+from models.layers.projector import Projector, project_together
 from models.layers.stem import ConvolutionStem
 from models.text_encoder import TextEncoder
 
@@ -136,14 +136,16 @@ class GroupViT(nn.Module):
         segments of all images, if there are segments.
         """
         image, segments = encoded.image, None
-        if image.ndim == 2:
-            image = self.image_projector(image)
-        else:
-            parts = self.image_projector(torch.cat([image.mean(dim=1, keepdim=True), image], dim=1))
-            image, segments = parts[:, 0], parts[:, 1:]
+        if image.ndim == 3:
+            image = torch.cat([image.mean(dim=1, keepdim=True), image], dim=1)
+        texts = encoded.caption
+        if encoded.prompts is not None:
+            texts = torch.cat([texts, encoded.prompts.flatten(0, 1)])
+        image, texts = project_together([self.image_projector, self.text_projector], [image, texts])
+        if image.ndim == 3:
+            image, segments = image[:, 0], image[:, 1:]
         if encoded.prompts is None:
-            return Projected(image, segments, self.text_projector(encoded.caption), None)
-        texts = self.text_projector(torch.cat([encoded.caption, encoded.prompts.flatten(0, 1)]))
+            return Projected(image, segments, texts, None)
         caption, prompts = texts.split([len(encoded.caption), len(texts) - len(encoded.caption)])
         return Projected(image, segments, caption, prompts.unflatten(0, encoded.prompts.shape[:2]))
 

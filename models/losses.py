@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from models.segment_match import match_segments
 
-__all__ = ["REDUCTIONS", "Concepts", "Gather", "contrastive_loss", "multi_label_loss"]
+__all__ = ["REDUCTIONS", "Concepts", "Gather", "contrastive_loss", "multi_label_loss", "unit_rows"]
 
 Gather = Callable[[torch.Tensor], tuple[torch.Tensor, int]]
 """(b, ...) rows of this rank -> ((B, ...) rows of all ranks in rank order, place of its own first row)."""
@@ -87,7 +87,7 @@ def multi_label_loss(
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction={reduction!r}: write one of {', '.join(REDUCTIONS)}")
     with torch.autocast(image.device.type, enabled=False):
-        image, prompts = _unit(image), _unit(prompts)
+        image, prompts = unit_rows(image), unit_rows(prompts)
         all_images, all_prompts, first = _gathered(image, prompts, gather)
         to_text = scale * _similarity(image, all_prompts.flatten(0, 1), scale)
         to_image = scale * _similarity(all_images, prompts.flatten(0, 1), scale).T
@@ -165,7 +165,8 @@ def _shows(known: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
     return found & (named != 0)
 
 
-def _unit(rows: torch.Tensor) -> torch.Tensor:
+def unit_rows(rows: torch.Tensor) -> torch.Tensor:
+    """(..., E) -> length 1, float32 (float64 if given)."""
     return functional.normalize(rows if rows.dtype == torch.float64 else rows.float(), dim=-1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 __all__ = ["MEAN", "STD", "normalise"]
@@ -16,6 +18,13 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
     Bytes travel to the device and become floats there: a quarter of the copy.
     """
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1) * 255
-    scale = 1 / (torch.tensor(STD, device=images.device).view(3, 1, 1) * 255)
+    mean, scale = _constants(images.device)
     return images.permute(0, 3, 1, 2).float().sub_(mean).mul_(scale).contiguous()
+
+
+@lru_cache(maxsize=16)
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Brought to a device once: each time anew, the step would wait for two copies."""
+    with torch.inference_mode(False):
+        mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
+        return mean, 1 / (torch.tensor(STD, device=device).view(3, 1, 1) * 255)

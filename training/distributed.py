@@ -16,11 +16,14 @@ from configs.errors import UserError
 __all__ = [
     "average_",
     "broadcast",
+    "finish",
     "gather",
     "launched",
     "rank",
+    "rows_of_all",
     "size",
     "start",
+    "start_average",
     "sum_",
 ]
 
@@ -125,29 +128,83 @@ def broadcast(value: Any) -> Any:
     return _HOROVOD.broadcast_object(value, root_rank=0) if size() > 1 else value
 
 
+def start_average(tensor: torch.Tensor, name: str) -> Any:
+    """Begin to replace ``tensor`` by its mean over all ranks; give what this returns to :func:`finish`."""
+    if size() == 1:
+        return None
+    if tensor.device.type != "cpu" and not takes_gpu_tensors(_HOROVOD):
+        average_(tensor, name)
+        return None
+    return _HOROVOD.allreduce_async_(tensor, op=_HOROVOD.Average, name=name)
+
+
+def finish(handle: Any) -> None:
+    """Wait for an exchange that :func:`start_average` began."""
+    if handle is not None:
+        _HOROVOD.synchronize(handle)
+
+
+def rows_of_all(row: torch.Tensor, name: str) -> torch.Tensor:
+    """(L,) of this rank -> (ranks, L), without gradient."""
+    if size() == 1:
+        return row[None]
+    return _allgather(row[None], name)
+
+
+def _allgather(rows: torch.Tensor, name: str) -> torch.Tensor:
+    here = rows.contiguous() if takes_gpu_tensors(_HOROVOD) else rows.contiguous().cpu()
+    return _HOROVOD.allgather(here, name=name).to(rows.device)
+
+
 class _Gather(torch.autograd.Function):
-    """Rows of all ranks; backward sums the ranks' gradients (Horovod's own allgather averages them)."""
+    """Rows of all ranks; backward sums the ranks' gradients (Horovod's own allgather averages them).
+
+    Features and numbers travel as bytes in one exchange.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+    def forward(
+        ctx: Any, rows: torch.Tensor, numbers: torch.Tensor, counts: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.first = sum(counts[: rank()])
         ctx.count = len(rows)
-        here = rows.contiguous() if takes_gpu_tensors(_HOROVOD) else rows.contiguous().cpu()
-        return _HOROVOD.allgather(here, name=f"gather.{tuple(rows.shape[1:])}").to(rows.device)
+        parts = [_bytes(part) for part in (rows, numbers)]
+        whole = _allgather(torch.cat(parts, dim=1), f"gather.{parts[0].shape[1]}.{parts[1].shape[1]}")
+        features, others = whole.split([part.shape[1] for part in parts], dim=1)
+        gathered = others.contiguous().view(numbers.dtype)
+        ctx.mark_non_differentiable(gathered)
+        return features.contiguous().view(rows.dtype), gathered
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, gradient: torch.Tensor, _: Any) -> tuple[torch.Tensor, None, None]:
         whole = gradient.contiguous().clone()
-        sum_(whole, f"gather.backward.{tuple(gradient.shape[1:])}")
-        return whole[ctx.first : ctx.first + ctx.count], None
+        sum_(whole, f"gather.backward.{gradient.shape[1]}")
+        return whole[ctx.first : ctx.first + ctx.count], None, None
 
 
-def gather(rows: torch.Tensor, counts: Sequence[int]) -> tuple[torch.Tensor, int]:
-    """float32 (b, ...) of this rank -> (B, ...) of all in rank order, and the place of its own first row.
+def _bytes(rows: torch.Tensor) -> torch.Tensor:
+    """(b, n) -> uint8 (b, bytes)."""
+    return rows.detach().contiguous().view(torch.uint8)
+
+
+def gather(
+    features: Sequence[torch.Tensor], numbers: torch.Tensor | None, counts: Sequence[int]
+) -> tuple[list[torch.Tensor], torch.Tensor | None, int]:
+    """Everything that a step needs of the other ranks, in one exchange.
 
     Args:
-        counts: rows of every rank. Differentiable, see :class:`_Gather` and ``models.losses``.
+        features: floats (b, ...) each, of one type; differentiable, see :class:`_Gather` and ``models.losses``.
+        numbers: int64 (b, n), or None.
+        counts: rows of every rank.
+
+    Returns:
+        the same of all B rows in rank order, and the place of this rank's first row.
     """
     if size() == 1:
-        return rows, 0
-    return _Gather.apply(rows, tuple(counts)), sum(counts[: rank()])
+        return list(features), numbers, 0
+    flat = [part.flatten(1) for part in features]
+    sent = flat[0].new_empty(len(flat[0]), 0, dtype=torch.int64) if numbers is None else numbers
+    whole, others = _Gather.apply(torch.cat(flat, dim=1), sent, tuple(counts))
+    parts = whole.split([part.shape[1] for part in flat], dim=1)
+    shaped = [part.unflatten(1, own.shape[1:]) for part, own in zip(parts, features, strict=True)]
+    return shaped, None if numbers is None else others, sum(counts[: rank()])

@@ -1,4 +1,4 @@
-"""The recipe's arithmetic: learning rate, parameter groups, gradients as one buffer."""
+"""The recipe's arithmetic: learning rate, parameter groups, optimiser."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from configs.training import TrainConfig
-from training import distributed
 
-__all__ = ["GradientBuffer", "build_optimiser", "learning_rate", "parameter_groups"]
+__all__ = ["build_optimiser", "learning_rate", "parameter_groups"]
 
 _REFERENCE_BATCH = 4096
 
@@ -50,39 +49,3 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
     return optimiser
-
-
-class GradientBuffer:
-    """All gradients in one flat tensor, so that reducing, measuring and clipping are one operation each.
-
-    A few scalars (the losses) travel at its end with the gradients: one exchange a step.
-    """
-
-    def __init__(self, model: nn.Module, scalars: int) -> None:
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        count = sum(parameter.numel() for parameter in parameters)
-        first = parameters[0]
-        self._flat = torch.zeros(count + scalars, dtype=first.dtype, device=first.device)
-        self.gradients = self._flat[:count]
-        self.scalars = self._flat[count:]
-        self._views = list(zip(parameters, self._split(parameters), strict=True))
-        self.zero()
-
-    def _split(self, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
-        pieces = self.gradients.split([parameter.numel() for parameter in parameters])
-        return [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
-
-    def zero(self) -> None:
-        """Clear everything; autograd adds into the buffer from here."""
-        self._flat.zero_()
-        for parameter, view in self._views:
-            parameter.grad = view
-
-    def average(self) -> None:
-        """Mean over all ranks, of gradients and scalars."""
-        distributed.average_(self._flat, "gradients")
-
-    def clip(self, norm: torch.Tensor, most: float) -> None:
-        """Scale the gradients down to norm ``most``, if theirs is larger; 0 leaves them."""
-        if most > 0:
-            self.gradients.mul_((most / (norm + 1e-6)).clamp(max=1.0))

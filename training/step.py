@@ -15,11 +15,12 @@ from functools import partial
 
 import torch
 
-from models.groupvit import Encoded, GroupViT
-from models.losses import Concepts, Reduction, contrastive_loss, multi_label_loss
+from models.groupvit import Encoded, GroupViT, Projected
+from models.losses import Concepts, Gather, Reduction, contrastive_loss, multi_label_loss, unit_rows
 from training import distributed
+from training.gradients import GradientBuffer
 
-__all__ = ["LossOptions", "OnDevice", "accumulate_gradients"]
+__all__ = ["LossOptions", "OnDevice", "accumulate_gradients", "losses_of_rows"]
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def accumulate_gradients(
     counts: Sequence[int],
     options: LossOptions,
     generator: torch.Generator | None,
+    buffer: GradientBuffer | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add this rank's gradients to the parameters' ``grad``; their mean over ranks is that of the batch.
 
     Args:
         counts: rows of every rank in this step.
+        buffer: of the gradients; it begins to exchange them while the last backward runs.
 
     Returns:
         float32 (3,): total, caption and multi-label loss, whose means over ranks are the batch's; bool (n,):
@@ -74,6 +77,8 @@ def accumulate_gradients(
     if options.pieces == 1:
         features = _features(model, batch, options, generator)
         losses = _losses(model, features, batch, counts, options)
+        if buffer is not None:
+            buffer.expect("heads", "encoders")
         losses[0].backward()
         return losses.detach(), _sound(features)
     rows = torch.arange(len(batch.images)).tensor_split(options.pieces)
@@ -90,9 +95,17 @@ def accumulate_gradients(
         )
     )  # type: ignore[arg-type]
     losses = _losses(model, whole, batch, counts, options)
+    if buffer is not None:
+        buffer.expect("heads")
     losses[0].backward()
-    _backward_pieces(model, pieces, whole, states, options, generator)
+    _backward_pieces(model, pieces, whole, states, options, generator, buffer)
     return losses.detach(), _sound(whole)
+
+
+@torch.no_grad()
+def losses_of_rows(model: GroupViT, batch: OnDevice, options: LossOptions) -> torch.Tensor:
+    """float32 (3,): total, caption and multi-label loss of some rows among themselves, on this rank alone."""
+    return _losses(model, _features(model, batch, options, None), batch, [len(batch.images)], options)
 
 
 @torch.no_grad()
@@ -109,6 +122,7 @@ def _backward_pieces(
     states: list[torch.Tensor | None],
     options: LossOptions,
     generator: torch.Generator | None,
+    buffer: GradientBuffer | None,
 ) -> None:
     """Run the encoders again with the same noise, and send the features' gradients through them."""
     sizes = [len(piece.images) for piece in pieces]
@@ -125,6 +139,8 @@ def _backward_pieces(
             for feature, gradient in zip(found, gradients, strict=True)
             if feature is not None
         ]
+        if buffer is not None and number == len(pieces) - 1:
+            buffer.expect("encoders")
         torch.autograd.backward([feature for feature, _ in pairs], [gradient for _, gradient in pairs])
 
 
@@ -143,11 +159,13 @@ def _losses(
     model: GroupViT, encoded: Encoded, batch: OnDevice, counts: Sequence[int], options: LossOptions
 ) -> torch.Tensor:
     """(3,) float32: total, caption loss, multi-label loss, weighted by this rank's share of the rows."""
-    gather = partial(distributed.gather, counts=counts) if len(counts) > 1 else None
     with _autocast(batch.images.device, options.bf16):
         found = model.project(encoded)
+    everyone = _Everyone(found, batch.concepts, counts) if len(counts) > 1 else None
     scales = model.scales()
-    caption_loss = contrastive_loss(found.image, found.caption, scales.caption, gather)
+    caption_loss = contrastive_loss(
+        found.image, found.caption, scales.caption, everyone and everyone.gather("image", "caption")
+    )
     prompt_loss = torch.zeros_like(caption_loss)
     if found.prompts is not None:
         loss = partial(
@@ -155,15 +173,38 @@ def _losses(
             prompts=found.prompts,
             scale=scales.prompts,
             reduction=options.reduction,
-            gather=gather,
             concepts=batch.concepts,
         )
         sides = []
         if options.match != "segments":
-            sides.append(loss(found.image))
+            sides.append(loss(found.image, gather=everyone and everyone.gather("image", "prompts")))
         if options.match != "pooled":
             assert found.segments is not None, "match=pooled alone goes without"
-            sides.append(loss(found.segments, competing=options.match == "compete"))
+            gather = everyone and everyone.gather("segments", "prompts")
+            sides.append(loss(found.segments, gather=gather, competing=options.match == "compete"))
         prompt_loss = torch.stack(sides).mean()
     share = len(found.image) * len(counts) / sum(counts)
     return share * torch.stack([caption_loss + options.weight * prompt_loss, caption_loss, prompt_loss])
+
+
+class _Everyone:
+    """The features of all ranks by one exchange, for losses that ask for some of them at a time."""
+
+    def __init__(self, found: Projected, concepts: Concepts | None, counts: Sequence[int]) -> None:
+        parts = {name: part for name, part in found._asdict().items() if part is not None}
+        wide = [part if part.dtype == torch.float64 else part.float() for part in parts.values()]
+        numbers = None if concepts is None else torch.cat([concepts.prompts, concepts.known], dim=1)
+        features, self._numbers, self._first = distributed.gather(wide, numbers, counts)
+        self._features = dict(zip(parts, features, strict=True))
+
+    def gather(self, images: str, texts: str) -> Gather:
+        """What ``models.losses`` calls with this rank's rows of these two, or with its concepts' numbers."""
+
+        def found(mine: torch.Tensor) -> tuple[torch.Tensor, int]:
+            if not mine.is_floating_point():
+                assert self._numbers is not None, "gathered where there are concepts"
+                return self._numbers, self._first
+            rows = [unit_rows(self._features[name]) for name in (images, texts)]
+            return torch.cat([part if part.ndim == 3 else part[:, None] for part in rows], dim=1), self._first
+
+        return found

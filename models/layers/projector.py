@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-__all__ = ["Projector", "replace_batch_norms"]
+__all__ = ["JointNorm", "Projector", "project_together", "replace_batch_norms"]
 
 
 class Projector(nn.Module):
@@ -26,6 +26,29 @@ class Projector(nn.Module):
         """(..., width) -> (..., embed_dim)."""
         rows = self.norm(self.fc1(x.flatten(0, -2)))
         return self.fc2(rows.relu_()).unflatten(0, x.shape[:-1])
+
+
+class JointNorm(nn.BatchNorm1d):
+    """A batch norm whose statistics are exchanged with others', so that several together cost one exchange."""
+
+    def together(self, norms: Sequence[nn.Module], rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """(n, C) of each norm -> normalised; ``self`` is the first of ``norms``, all of its kind."""
+        raise NotImplementedError
+
+
+def project_together(projectors: Sequence[Projector], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """(..., width) of each projector -> (..., embed_dim), their batch norms by one exchange where they can."""
+    rows = [one.fc1(x.flatten(0, -2)) for one, x in zip(projectors, inputs, strict=True)]
+    norms = [one.norm for one in projectors]
+    first = norms[0]
+    if isinstance(first, JointNorm):
+        normal = first.together(norms, rows)
+    else:
+        normal = [norm(row) for norm, row in zip(norms, rows, strict=True)]
+    return [
+        one.fc2(row.relu_()).unflatten(0, x.shape[:-1])
+        for one, row, x in zip(projectors, normal, inputs, strict=True)
+    ]
 
 
 def replace_batch_norms(module: nn.Module, make: Callable[[int], nn.Module]) -> None:

@@ -16,7 +16,7 @@ from models.groupvit import GroupViT, GroupViTConfig
 from models.layers.projector import replace_batch_norms
 from models.losses import Concepts
 from training import distributed
-from training.recipe import GradientBuffer
+from training.gradients import GradientBuffer
 from training.step import LossOptions, OnDevice, accumulate_gradients
 from training.sync_norm import SyncBatchNorm
 
@@ -32,11 +32,12 @@ class Case:
     texts: str = "prompts"
     """prompts | concepts (prompts, and what is known of other images) | captions (alone)"""
     dtype: str = "float64"
+    """or float32, or bfloat16 (autocast over float32)"""
 
 
 def take_step(case: Case) -> dict:
     torch.manual_seed(0)
-    dtype = getattr(torch, case.dtype)
+    dtype = torch.float64 if case.dtype == "float64" else torch.float32  # bfloat16: autocast over float32
     model = GroupViT(GroupViTConfig.preset("tiny", gumbel_noise=False, drop_path=0.0)).train().to(dtype)
     if distributed.launched():
         replace_batch_norms(model, SyncBatchNorm)
@@ -55,15 +56,18 @@ def take_step(case: Case) -> dict:
     batch = OnDevice(
         images[own], texts[own, 0], texts[own, 1:] if case.texts != "captions" else None, concepts
     )
-    options = LossOptions(case.reduction, match=case.match, pieces=case.pieces)
+    options = LossOptions(case.reduction, match=case.match, pieces=case.pieces, bf16=case.dtype == "bfloat16")
     generator = torch.Generator().manual_seed(5)
-    losses, sound = accumulate_gradients(model, batch, counts, options, generator)
+    losses, sound = accumulate_gradients(model, batch, counts, options, generator, buffer)
+    sent = [bucket.kind for bucket in buffer._buckets if bucket.sent]
     buffer.scalars.copy_(losses)
     buffer.average()
     assert sound.all()
     return {
         "losses": buffer.scalars.clone(),
-        "gradients": buffer.gradients.clone(),
+        "gradients": torch.cat([parameter.grad.flatten() for parameter in model.parameters()]),
+        "sent": sent,
+        "buckets": [bucket.kind for bucket in buffer._buckets],
         "statistics": {name: value for name, value in model.state_dict().items() if "running" in name},
     }
 

@@ -17,7 +17,7 @@ from tests.training.one_step import Case
 
 WHOLE = Case()
 TOGETHER = [Case((6, 6)), Case((7, 5)), Case((4, 3, 5)), Case((7, 5), pieces=3)]
-SINGLE = Case(dtype="float32")
+SINGLE, HALF = Case(dtype="float32"), Case(dtype="bfloat16")
 OTHERS = [Case(reduction="mean_log"), Case(texts="captions")]
 OPTIONS = [
     Case(reduction="each", match="both", texts="concepts"),
@@ -34,7 +34,7 @@ Step = Callable[[Case], dict]
 @pytest.fixture(scope="module")
 def step(tmp_path_factory: pytest.TempPathFactory) -> Step:
     """What each case gives. All cases of one, of two and of three processes are one start of these."""
-    cases = [WHOLE, *TOGETHER, SINGLE, replace(SINGLE, counts=(7, 5))]
+    cases = [WHOLE, *TOGETHER, SINGLE, replace(SINGLE, counts=(7, 5)), HALF, replace(HALF, counts=(7, 5))]
     cases += [replace(case, counts=counts) for case in OTHERS for counts in ((12,), (7, 5))]
     cases += [replace(case, **share) for case in OPTIONS for share in ({}, *SHARES)]
     folder, found = tmp_path_factory.mktemp("steps"), {}
@@ -67,6 +67,18 @@ def test_single_precision_differs_by_rounding_alone(step: Step) -> None:
     torch.testing.assert_close(together["losses"], alone["losses"], rtol=1e-5, atol=0)
     difference = (together["gradients"] - alone["gradients"]).norm() / alone["gradients"].norm()
     assert difference < 1e-5
+
+
+def test_half_precision_over_processes_is_that_of_one(step: Step) -> None:
+    """Autocast rounds each row alike wherever it is, so that losses and statistics are the same. A weight's gradient is a
+    sum over rows that is rounded once a process: they differ by less than bfloat16 itself makes of them."""
+    alone, together = step(HALF), step(replace(HALF, counts=(7, 5)))
+    torch.testing.assert_close(together["losses"], alone["losses"], rtol=0, atol=1e-5)
+    for name, value in alone["statistics"].items():
+        torch.testing.assert_close(together["statistics"][name], value, rtol=0, atol=1e-5)
+    rounding = (alone["gradients"] - step(SINGLE)["gradients"]).norm()
+    assert 0 < (together["gradients"] - alone["gradients"]).norm() < 0.75 * rounding
+    assert torch.cosine_similarity(together["gradients"], alone["gradients"], dim=0) > 0.99
 
 
 @pytest.mark.parametrize("case", OTHERS, ids=str)
