@@ -17,6 +17,8 @@ from configs.overwrite import check_overwrite
 from configs.paths import expand_home
 from configs.schema import ArchivesConfig, CocuConfig
 from configs.text_files import read_text
+from configs.training import TrainConfig
+from configs.validation import parse_every
 
 __all__ = ["describe_options", "load_config", "to_plain"]
 
@@ -51,7 +53,8 @@ _POSITIVE = (
 ).split()
 _NOT_NEGATIVE = (
     "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave index.train_rows "
-    "train.known spark.max_failed_units"
+    "train.known spark.max_failed_units train.validate.limit train.validate.short_side train.validate.window "
+    "train.validate.stride"
 ).split()
 
 
@@ -85,7 +88,9 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CocuConfig:
 def _expand_home(config: CocuConfig) -> None:
     """``~`` in every option that is a text."""
     sections = [getattr(config, entry.name) for entry in dataclasses.fields(config)]
-    for section in (config, *filter(dataclasses.is_dataclass, sections), *config.corpora):
+    for section in (
+        config, *filter(dataclasses.is_dataclass, sections), config.train.validate, *config.corpora,
+    ):  # fmt: skip
         for entry in dataclasses.fields(section):
             value = getattr(section, entry.name)
             if isinstance(value, str) and value.startswith("~"):
@@ -234,6 +239,7 @@ def _check_values(config: CocuConfig, where: str) -> None:
             f"{where}: index.target_recall is a share between 0 and 1, found {config.index.target_recall}"
         )
     _check_archives(config.archives, where)
+    _check_validation(config.train, where)
     if "{}" not in config.clip.prompt:
         raise UserError(
             f"{where}: clip.prompt must contain {{}} for the concept, found '{config.clip.prompt}'"
@@ -271,6 +277,32 @@ def _check_archives(options: ArchivesConfig, where: str) -> None:
         raise UserError(
             f"{where}: archives.probe_weight is a share between 0 and 1, found {options.probe_weight}"
         )
+
+
+def _check_validation(options: TrainConfig, where: str) -> None:
+    validate = options.validate
+    try:
+        parse_every(validate.every)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    if validate.benchmark and not validate.data:
+        raise UserError(
+            f"{where}: train.validate.benchmark={validate.benchmark} needs train.validate.data, the folder that holds it"
+        )
+    if validate.data and not validate.benchmark:
+        raise UserError(
+            f"{where}: train.validate.data={validate.data} needs train.validate.benchmark: a name as voc, or folder"
+        )
+    if options.held_out != "auto":
+        try:
+            share = float(options.held_out)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share < 1:
+            raise UserError(
+                f"{where}: train.held_out is auto or a share from 0 to below 1, found {options.held_out!r}"
+            )
+        options.held_out = share
 
 
 def _check_choice(where: str, key: str, value: str, allowed: Sequence[str]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from configs.options import option
+from configs.validation import ValidateConfig
 
 __all__ = ["TrainConfig"]
 
@@ -20,8 +21,12 @@ class TrainConfig:
         {},
         "values of GroupViTConfig other than the model's, e.g. {stem: convolution, assign_gain: 1.5, image_size: 64}",
     )
-    init: str = option("", "weight file to start from (training or models.hf wrote it); empty: random")
-    resume: str = option("auto", "auto: go on from <output>/last.pt if there is one | never | a checkpoint")
+    init: str = option(
+        "", "weight file to start from, path or address (training or models.hf wrote it); empty: random"
+    )
+    resume: str = option(
+        "auto", "auto: go on from <output>/last.pt if there is one | never | path or address of a checkpoint"
+    )
     epochs: int = option(30, "passes over the training set")
     batch_size: int = option(256, "rows of one process in a step; the global batch is this x processes")
     accumulate: int = option(
@@ -67,12 +72,23 @@ class TrainConfig:
         "replace", "a JPEG in the table that does not decode: replace (grey, counted) | stop"
     )
     device: str = option("auto", "auto | cpu | cuda")
-    precision: str = option("auto", "auto (bf16 on GPUs and CPUs with AMX) | fp32 | bf16")
+    precision: str = option(
+        "auto",
+        "auto (bf16 on GPUs; on CPUs what is faster in a few passes before the first step) | fp32 | bf16",
+    )
     compile: bool = option(False, "torch.compile the transformer blocks (needs g++ on CPU, Triton on GPU)")
-    threads: int = option(0, "torch threads a process on CPU; 0: its share of the cores")
+    threads: int = option(
+        0, "torch threads a process on CPU; 0: its share of the cores, at most OMP_NUM_THREADS"
+    )
     nonfinite: str = option("skip", "a loss or gradient that is no number: skip the step | stop")
     max_skipped: int = option(50, "stop after this many skipped steps in a row")
     save_steps: int = option(1000, "steps between checkpoints; one is also written at the end of each epoch")
+    validate: ValidateConfig = field(default_factory=ValidateConfig)
+    held_out: float | str = option(
+        "auto",
+        "share of the row groups that is never trained on and whose loss is taken with each validation; auto: 1 % (at "
+        "most 40 groups) where that is a group, else none",
+    )
     keep: int = option(3, "newest checkpoints kept, besides best.pt")
     commit_steps: int = option(50, "elastic: steps between commits, the most that a lost worker costs")
     log_steps: int = option(20, "steps between lines of the log")

@@ -1,4 +1,4 @@
-"""Copies folders between this machine's disk and a store.
+"""Copies folders and files between this machine's disk and a store.
 
 Not by one call of ``pyarrow.fs.copy_files`` with threads: its copying threads and S3's background uploads of
 parts share one pool, so that as many large files as the pool has threads wait for each other for ever. Here
@@ -7,16 +7,18 @@ the copying threads are Python's, and Arrow's pool is the uploads' alone.
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from storage.addresses import make_folder, resolve
+from storage.addresses import is_local, make_folder, resolve
 
-__all__ = ["download_folder", "upload_folder"]
+__all__ = ["download_folder", "local_file", "upload_folder"]
 
 _AT_ONCE = 8
 _CHUNK_BYTES = 8 << 20  # of a read, which on a store is a request
@@ -43,6 +45,27 @@ def download_folder(address: str, folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     _copy(filesystem, source, pafs.LocalFileSystem(), str(folder), names)
+
+
+@contextlib.contextmanager
+def local_file(address: str) -> Iterator[Path]:
+    """A file where programs that know paths alone can read it: itself, or a copy that is gone afterwards.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+        UserError: an address that cannot be.
+    """
+    filesystem, source = resolve(address)
+    if filesystem.get_file_info(source).type != pafs.FileType.File:
+        raise FileNotFoundError(address)
+    if is_local(filesystem):
+        yield Path(source)
+        return
+    with tempfile.TemporaryDirectory(prefix="cocu-copy-") as folder:
+        name = posixpath.basename(source)
+        _copy(filesystem, posixpath.dirname(source), pafs.LocalFileSystem(), folder, [name])
+        yield Path(folder) / name
 
 
 def _copy(

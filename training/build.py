@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import difflib
-import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from configs.errors import UserError
-from configs.loading import to_plain
+from configs.processors import cores, threads
 from configs.schema import CocuConfig
 from models.groupvit import GroupViT, GroupViTConfig
 from models.layers.projector import replace_batch_norms
 from models.weights import load_model
 from storage.addresses import join, resolve
 from training import distributed
-from training.checkpoints import LAST, find_resume, load_training
+from training.checkpoints import LAST, find_resume, held_before, load_training, opened, recorded
 from training.feed.batch_options import BatchOptions
 from training.feed.batches import BatchMaker
 from training.feed.readers import read_groups
 from training.feed.texts import Draws
 from training.feed.training_set import COLUMNS, TrainingSet
+from training.gradients import GradientBuffer
+from training.held_out import groups_held_out, split
 from training.loop import Run
 from training.progress import Progress
-from training.recipe import GradientBuffer, build_optimiser
+from training.recipe import build_optimiser
 from training.remote_output import remote_output
 from training.step import LossOptions
 from training.sync_norm import SyncBatchNorm
+from training.validation import Validation, every_of, open_benchmarks
 
-__all__ = ["build", "model_changes", "state_tensors", "use_bf16"]
+__all__ = ["build", "model_changes", "state_tensors"]
 
 
 def build(config: CocuConfig, data: TrainingSet) -> Run:
@@ -39,9 +41,10 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
     options = config.train
     device = _device(options.device)
     if device.type == "cpu":
-        torch.set_num_threads(options.threads or _cores())
+        torch.set_num_threads(options.threads or threads(distributed.local_size()))
     torch.manual_seed(options.seed)
     model = _model(config)
+    benchmarks = open_benchmarks(options.validate, model.config.image_size)
     if distributed.launched():
         replace_batch_norms(model, SyncBatchNorm)
     model.to(device)
@@ -51,12 +54,14 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
     folder = Path(resolve(output)[1]).resolve() if remote is None else remote.folder
     if remote is not None and distributed.rank() == 0 and options.resume == "auto":
         remote.fetch(LAST)
-    progress = Progress()
     found = find_resume(options.resume, folder) if distributed.rank() == 0 else None
+    data, held = split(data, _held_out(config, data, found), options.seed)
+    progress = Progress()
     if found is not None:
-        parts = load_training(found, model, optimiser, to_plain(config), data.recipe)
+        with opened(found, "train.resume", "checkpoint") as path:
+            parts = load_training(path, model, optimiser, recorded(config, len(held.groups)), data.recipe)
         progress = Progress.from_dict(parts["progress"])
-        shown = found if remote is None or found.parent != folder else f"{remote.address}/{found.name}"
+        shown = f"{remote.address}/{LAST}" if remote is not None and options.resume == "auto" else found
         print(f"going on from {shown}: epoch {progress.epoch}, step {progress.global_step:,}", flush=True)
     if (
         not distributed.elastic()
@@ -65,6 +70,15 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         distributed.broadcast_tensors(state_tensors(model, optimiser))
     if options.compile:
         model.compile_layers()
+    loss_options = LossOptions(
+        options.reduction,  # type: ignore[arg-type]
+        options.multi_label_weight,
+        options.match,
+        options.precision == "bf16",  # auto is found out before the first step (training.precision)
+        options.accumulate,
+    )
+    batches = _batch_options(config, model.config, device)
+    calm = replace(batches, augment="none", workers=0, pin=False)
     return Run(
         config=config,
         folder=folder,
@@ -72,25 +86,34 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
         model=model,
         optimiser=optimiser,
         buffer=GradientBuffer(model, scalars=3),
-        options=LossOptions(
-            options.reduction,  # type: ignore[arg-type]
-            options.multi_label_weight,
-            options.match,
-            use_bf16(options.precision, device),
-            options.accumulate,
+        options=loss_options,
+        maker=BatchMaker(batches),
+        validation=Validation(
+            every_of(options.validate), held, options.reader, BatchMaker(calm), loss_options, benchmarks
         ),
-        maker=BatchMaker(_batch_options(config, model.config, device)),
         samples=_samples(config, data, model.config),
         progress=progress,
         remote=remote,
     )
 
 
+def _held_out(config: CocuConfig, data: TrainingSet, found: str | None) -> int:
+    """Row groups not to train on; a training that goes on keeps as many as it had, where the option leaves it open."""
+    held = groups_held_out(config.train.held_out, len(data.groups))
+    if config.train.held_out != "auto" or distributed.elastic():  # there a process may join later, alone
+        return held
+    if found is not None:
+        with opened(found, "train.resume", "checkpoint") as path:
+            held = held_before(path, held)
+    return int(distributed.broadcast(held))
+
+
 def _model(config: CocuConfig) -> GroupViT:
     wanted = GroupViTConfig.preset(config.train.model, **model_changes(config.train.model_options))
     if not config.train.init:
         return GroupViT(wanted)
-    model, _ = load_model(config.train.init)
+    with opened(config.train.init, "train.init", "weight file") as path:
+        model, _ = load_model(path)
     if model.config != wanted:
         raise UserError(
             f"train.init={config.train.init}: its sizes are not those of train.model={config.train.model} and "
@@ -143,14 +166,8 @@ def _device(wanted: str) -> torch.device:
 
 
 def _cores() -> int:
-    """This process' share of the host's cores."""
-    return max(1, len(os.sched_getaffinity(0)) // distributed.local_size())
-
-
-def use_bf16(precision: str, device: torch.device) -> bool:
-    """``auto``: where the device multiplies bfloat16 matrices in hardware; elsewhere it is slower than float32."""
-    fast = device.type == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False)
-    return precision == "bf16" or (precision == "auto" and fast)
+    """This process' share of the cores that the container, or else the host, has."""
+    return max(1, cores() // distributed.local_size())
 
 
 def _batch_options(config: CocuConfig, sizes: GroupViTConfig, device: torch.device) -> BatchOptions:

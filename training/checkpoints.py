@@ -8,10 +8,11 @@ so that there are no generators to store. Plain values and tensors only: reading
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,23 @@ import torch
 
 from configs.errors import UserError
 from configs.loading import to_plain
+from configs.schema import CocuConfig
 from configs.training import TrainConfig
 from models.groupvit import GroupViT, GroupViTConfig
 from models.weights import read_weight_file, save_model
+from storage.copies import local_file
 
-__all__ = ["LAST", "find_resume", "load_training", "outdated", "publish", "write_checkpoint"]
+__all__ = [
+    "LAST",
+    "find_resume",
+    "held_before",
+    "load_training",
+    "opened",
+    "outdated",
+    "publish",
+    "recorded",
+    "write_checkpoint",
+]
 
 LAST = "last.pt"
 BEST = "best.pt"
@@ -32,8 +45,28 @@ _PARTS = ("optimiser", "progress", "training_set", "configuration")
 # What may differ between a checkpoint and the run that goes on from it: where and how, but not what.
 _FREE = frozenset(
     "output init resume epochs reader workers prefetch device precision compile threads nonfinite max_skipped "
-    "save_steps keep commit_steps log_steps pictures bad_images accumulate".split()
+    "save_steps keep commit_steps log_steps pictures bad_images accumulate validate".split()
 )
+_EARLIER = {"held_out": 0}  # what there was before there was such an option, where that is not its default
+
+
+def recorded(config: CocuConfig, held: int) -> dict[str, Any]:
+    """The configuration as a checkpoint holds it, ``train.held_out`` being the number of row groups that it came to."""
+    plain = to_plain(config)
+    plain["train"]["held_out"] = held
+    return plain
+
+
+def held_before(path: Path, otherwise: int) -> int:
+    """How many row groups the training of a checkpoint held out; of one that does not say, what there were then.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    configuration = read_weight_file(path, mapped=True).get("configuration")
+    if not isinstance(configuration, dict):  # refused later, with the reason
+        return otherwise
+    return int(configuration["train"].get("held_out", _EARLIER["held_out"]))
 
 
 def write_checkpoint(folder: Path, step: int, model: GroupViT, **parts: Any) -> Path:
@@ -73,19 +106,40 @@ def outdated(names: Iterable[str], keep: int) -> list[str]:
     return steps[: max(len(steps) - keep, 0)]
 
 
-def find_resume(resume: str, folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None to start anew.
-
-    Raises:
-        UserError: a file is named and is not there.
-    """
+def find_resume(resume: str, folder: Path) -> str | None:
+    """The address of the checkpoint to go on from, or None to start anew."""
     if resume == "never":
         return None
     if resume == "auto":
-        return folder / LAST if (folder / LAST).is_file() else None
-    if not Path(resume).is_file():
-        raise UserError(f"train.resume={resume}: no such checkpoint; write auto, never, or the path of one")
-    return Path(resume)
+        return str(folder / LAST) if (folder / LAST).is_file() else None
+    return resume
+
+
+@contextlib.contextmanager
+def opened(address: str, option: str, what: str) -> Iterator[Path]:
+    """A weight file on this machine or a store, as a path; errors name ``option`` and the address.
+
+    Raises:
+        UserError: there is none, it cannot be read, or what is done with it says so.
+    """
+    path: Path | None = None
+    try:
+        with local_file(address) as path:
+            yield path
+    except FileNotFoundError:
+        raise UserError(f"{option}={address}: no such {what}; write {_MENDS[option]}") from None
+    except OSError as error:
+        raise UserError(f"{option}={address}: cannot be read: {' '.join(str(error).split())[:160]}") from None
+    except UserError as error:
+        if path is None or "://" not in address:
+            raise
+        raise UserError(str(error).replace(str(path), address)) from None
+
+
+_MENDS = {
+    "train.resume": "auto, never, or the path or address of one",
+    "train.init": "the path or address of one, or nothing",
+}
 
 
 def load_training(
@@ -131,7 +185,7 @@ def load_training(
 
 def _bound(configuration: dict[str, Any]) -> dict[str, Any]:
     """The options of training that shape its result; a checkpoint from before an option was trained by its default."""
-    values = {**to_plain(TrainConfig()), **configuration["train"]}
+    values = {**to_plain(TrainConfig()), **_EARLIER, **configuration["train"]}
     return {name: value for name, value in values.items() if name not in _FREE}
 
 

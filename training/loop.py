@@ -10,32 +10,40 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from configs.loading import to_plain
 from configs.schema import CocuConfig
 from models.groupvit import GroupViT
-from models.losses import Concepts
-from models.pixels import normalise
 from training import distributed
-from training.checkpoints import publish, write_checkpoint
+from training.checkpoints import publish, recorded, write_checkpoint
 from training.feed.batches import Batch, BatchMaker
 from training.feed.plan import EpochPlan
 from training.feed.stream import rank_tables
 from training.feed.training_set import TrainingSet
+from training.gradients import GradientBuffer
 from training.pictures import grouping_picture
+from training.precision import choose_precision
 from training.progress import Progress
-from training.recipe import GradientBuffer, learning_rate
+from training.recipe import learning_rate
 from training.remote_output import RemoteOutput
+from training.signs import groups_used, signs
 from training.skipped_steps import judge_steps
-from training.step import LossOptions, OnDevice, accumulate_gradients
+from training.step import LossOptions, accumulate_gradients
 from training.telemetry import HISTORY, Telemetry
+from training.transfer import to_device
+from training.validation import Validation, history_entry
 
 __all__ = ["Run", "run_epochs"]
+
+
+_NO_MEASURE = (
+    "nothing says how good the model becomes, so that best.pt is not written; write train.held_out=0.05, or "
+    "train.validate.benchmark and train.validate.data"
+)
 
 
 @dataclass
@@ -65,6 +73,7 @@ class Run:
     samples: torch.Tensor
     """uint8 (n, H, W, 3): images whose grouping maps are drawn"""
     progress: Progress
+    validation: Validation
     remote: RemoteOutput | None = None
     """where ``folder`` belongs, if that is no folder of this machine"""
     telemetry: Telemetry | None = None
@@ -90,7 +99,10 @@ def run_epochs(run: Run, commit: Callable[[], None] | None = None) -> None:
         if run.remote is not None:
             run.remote.fetch(HISTORY)  # it is added to
         run.telemetry = Telemetry(run.folder, options.epochs * run.data.rows)
+        if not run.validation.measures:
+            run.telemetry.say([_NO_MEASURE])
     run.model.train()
+    _settle_precision(run)
     while run.progress.epoch < options.epochs:
         run.progress.settle(distributed.size(), options.batch_size)
         plan = EpochPlan(
@@ -101,6 +113,20 @@ def run_epochs(run: Run, commit: Callable[[], None] | None = None) -> None:
         _finish_epoch(run, plan)
         if commit is not None:
             commit()
+
+
+def _settle_precision(run: Run) -> None:
+    """Of ``train.precision``: what is said there, or what was found by this training, or finds itself now."""
+    options, progress = run.config.train, run.progress
+    if options.precision != "auto" or not progress.precision or run.device.type == "cuda":
+        if progress.epoch >= options.epochs:
+            return
+        prompts = 0 if options.sampling == "none" else options.prompts
+        progress.precision = choose_precision(
+            options.precision, run.model, run.buffer, run.options, options.batch_size, prompts
+        )
+    run.options = replace(run.options, bf16=progress.precision == "bf16")
+    run.validation.options = run.options
 
 
 def _run_epoch(run: Run, plan: EpochPlan, commit: Callable[[], None] | None) -> None:
@@ -133,10 +159,12 @@ def _housekeeping(
     options, step = run.config.train, run.progress.global_step
     saving = step % options.save_steps == 0
     committing = commit is not None and step % options.commit_steps == 0
-    if step % options.log_steps == 0 or saving or committing:
+    validating = run.validation.due_after_step(step)
+    if step % options.log_steps == 0 or saving or committing or validating:
         _read_pending(run, rate, run.progress.epoch + done / run.data.rows)
-    if saving:
-        save(run)
+    if saving or validating:
+        best = validating and _validate(run, run.progress.epoch + done / run.data.rows)
+        save(run, best)
     if committing and commit is not None:
         commit()
 
@@ -146,15 +174,45 @@ def _finish_epoch(run: Run, plan: EpochPlan) -> None:
     _read_pending(run, run.optimiser.param_groups[0]["lr"], progress.epoch + 1.0)
     progress.left_out += plan.left_out
     loss = progress.end_epoch()
-    save(run, ended=True)
-    if run.telemetry is None:
-        return
-    note = f", {plan.left_out} rows left out" if plan.left_out else ""
-    print(f"epoch {progress.epoch} of {run.config.train.epochs} done: mean loss {loss:.4f}{note}", flush=True)
-    run.telemetry.writer.add_scalar("epoch/loss", loss, progress.global_step)
-    if len(run.samples):
+    epochs = run.config.train.epochs
+    if run.telemetry is not None:
+        note = f", {plan.left_out} rows left out" if plan.left_out else ""
+        print(f"epoch {progress.epoch} of {epochs} done: mean loss {loss:.4f}{note}", flush=True)
+        run.telemetry.writer.add_scalar("epoch/loss", loss, progress.global_step)
+    best = False
+    if run.validation.due_after_epoch(progress.epoch, epochs) and progress.validated != progress.global_step:
+        best = _validate(run, float(progress.epoch))
+    elif run.telemetry is not None:
+        run.telemetry.say(_signs(run, []))
+    save(run, best)
+    if run.telemetry is not None and len(run.samples):
         picture = grouping_picture(run.model, run.samples)
         run.telemetry.picture(f"epoch-{progress.epoch:04d}", picture, progress.global_step)
+
+
+def _validate(run: Run, epoch: float) -> bool:
+    """Measure the model, on all ranks; whether it is the best so far."""
+    found, progress = run.validation.run(run.model), run.progress
+    best = progress.validate(found.measure, found.value, found.higher_is_better)
+    if run.telemetry is not None:
+        said = _signs(run, progress.values, found.higher_is_better)
+        if found.unreadable:
+            said.append(
+                f"validation: {len(found.unreadable)} files cannot be read; the first: {found.unreadable[0]}"
+            )
+        entry = history_entry(found, progress.global_step, epoch, said)
+        run.telemetry.validation(entry, found.measure, found.value, best, found.seconds)
+        run.telemetry.since += found.seconds
+        run.telemetry.say(said)
+    return best
+
+
+def _signs(run: Run, values: list[float], higher_is_better: bool = True) -> list[str]:
+    """What looks wrong; looked for on rank 0."""
+    used = groups_used(run.model, run.samples) if len(run.samples) else ()
+    scales = run.model.scales()
+    told = {"captions": float(scales.caption.detach()), "prompts": float(scales.prompts.detach())}
+    return signs(used, told, values, higher_is_better)
 
 
 def _step(run: Run, batch: Batch, counts: list[int], rate: float, step: int, plan: EpochPlan) -> None:
@@ -164,7 +222,7 @@ def _step(run: Run, batch: Batch, counts: list[int], rate: float, step: int, pla
     generator = _generator(run, plan, step)
     run.buffer.zero()
     losses, sound = accumulate_gradients(
-        run.model, _to_device(batch, run.device), counts, run.options, generator
+        run.model, to_device(batch, run.device), counts, run.options, generator, run.buffer
     )
     run.buffer.scalars.copy_(losses)
     run.buffer.average()
@@ -192,18 +250,6 @@ def _generator(run: Run, plan: EpochPlan, step: int) -> torch.Generator:
     entropy = [run.config.train.seed, plan.epoch, len(plan.done), step, distributed.rank()]
     seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
     return torch.Generator(run.device).manual_seed(seed)
-
-
-def _to_device(batch: Batch, device: torch.device) -> OnDevice:
-    def sent(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.to(device, non_blocking=True)
-
-    images, captions = normalise(sent(batch.images)), sent(batch.captions)
-    if batch.prompts is None:
-        return OnDevice(images, captions, None)
-    concepts = batch.prompts.concepts
-    known = None if concepts is None else Concepts(*map(sent, concepts))
-    return OnDevice(images, captions, sent(batch.prompts.tokens), known)
 
 
 def _read_pending(run: Run, rate: float, epoch: float) -> None:
@@ -235,8 +281,8 @@ def _read_pending(run: Run, rate: float, epoch: float) -> None:
     )  # fmt: skip
 
 
-def save(run: Run, ended: bool = False) -> None:
-    """Write a checkpoint (rank 0); ``best.pt`` follows the ended epoch with the lowest mean loss."""
+def save(run: Run, best: bool = False) -> None:
+    """Write a checkpoint (rank 0), as ``best.pt`` too if the validation at this step is the best so far."""
     if distributed.rank() != 0:
         return
     path = write_checkpoint(
@@ -246,8 +292,8 @@ def save(run: Run, ended: bool = False) -> None:
         optimiser=run.optimiser.state_dict(),
         progress=run.progress.to_dict(),
         training_set=run.data.recipe,
-        configuration=to_plain(run.config),
+        configuration=recorded(run.config, len(run.validation.held.groups)),
     )
-    publish(path, best=ended and run.progress.is_best, keep=run.config.train.keep)
+    publish(path, best, keep=run.config.train.keep)
     if run.remote is not None:
         run.remote.try_to_send(run.config.train.keep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,6 +37,14 @@ class Progress:
     """mean loss of each completed epoch"""
     loss_sum: float = 0.0
     loss_steps: int = 0
+    measure: str = ""
+    """what ``values`` are (``training.validation``); another measure begins them anew"""
+    values: list[float] = field(default_factory=list)
+    """of the validations so far"""
+    validated: int = -1
+    """step of the last one"""
+    precision: str = ""
+    """fp32 or bf16: what ``train.precision=auto`` came to; empty before that"""
 
     def settle(self, size: int, batch: int) -> None:
         """Go on with ``size`` processes of ``batch`` rows: close the stretch if that is another number."""
@@ -52,10 +61,16 @@ class Progress:
         self.stretches, self.steps, self.loss_sum, self.loss_steps = [], 0, 0.0, 0
         return loss
 
-    @property
-    def is_best(self) -> bool:
-        """Whether the last completed epoch had the lowest mean loss."""
-        return bool(self.losses) and self.losses[-1] == min(self.losses)
+    def validate(self, measure: str, value: float, higher_is_better: bool) -> bool:
+        """Note a validation; returns whether it is the best so far by this measure."""
+        if measure != self.measure:
+            self.measure, self.values = measure, []
+        before = [known for known in self.values if math.isfinite(known)]
+        self.values.append(value)
+        self.validated = self.global_step
+        if not math.isfinite(value):
+            return False
+        return not before or (value > max(before) if higher_is_better else value < min(before))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -65,6 +65,25 @@ class Telemetry:
             flush=True,
         )
 
+    def validation(
+        self, entry: dict[str, Any], measure: str, value: float, best: bool, seconds: float
+    ) -> None:
+        """A validation: a line of the history, scalars ``validation/...``, a line for people."""
+        for name, figure in entry["validation"].items():
+            if figure is not None:
+                self.writer.add_scalar(f"validation/{name}", figure, entry["step"])
+        self._append(entry)
+        print(
+            f"validation at step {entry['step']:,}: {measure} {value:.4f}{', the best so far' if best else ''} "
+            f"({clock(seconds)})",
+            flush=True,
+        )
+
+    def say(self, sentences: list[str]) -> None:
+        """What looks wrong, as lines that can be looked for."""
+        for sentence in sentences:
+            print(f"note: {sentence}", flush=True)
+
     def _append(self, values: dict[str, Any]) -> None:
         with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")

@@ -47,6 +47,43 @@ def test_a_training_goes_on_from_the_bucket_as_from_a_disk(store, tmp_path):
     assert json.loads((tmp_path / "back" / "summary.json").read_text())["checkpoint"] == f"{OUTPUT}/last.pt"
     assert list((tmp_path / "back" / "tensorboard").iterdir())
     assert not (ROOT / "s3a:").exists()
+    _go_on_elsewhere(tmp_path, common)
+
+
+def _go_on_elsewhere(tmp_path: Path, common: tuple[str, ...]) -> None:
+    """The next pod writes elsewhere, and begins at a step or with the weights of a checkpoint that is in the bucket."""
+    workspace, steps = tmp_path / "ws", sorted(name for name in _names() if name.startswith("step-"))
+    resumed = (f"train.resume={OUTPUT}/{steps[0]}", f"train.output={OUTPUT}-2", "train.epochs=2")
+    done = run(train_command(workspace, *resumed, *common), timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from {OUTPUT}/{steps[0]}: epoch 1" in done.stdout
+    download_folder(f"{OUTPUT}-2", tmp_path / "again")
+    ours, twin = (torch.load(f"{tmp_path}/{name}/last.pt", weights_only=True) for name in ("again", "out"))
+    assert all(torch.equal(value, twin["model"][name]) for name, value in ours["model"].items())
+    begun = (
+        f"train.init={OUTPUT}/last.pt",
+        f"train.output={tmp_path}/begun",
+        "train.epochs=1",
+        "train.lr=1e-9",
+    )
+    done = run(train_command(workspace, *begun, "train.warmup_lr=0", "train.min_lr=0", *common), timeout=600)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "begun" / "last.pt", weights_only=True)["model"]
+    assert all(
+        torch.allclose(found[name], twin["model"][name], atol=1e-6)
+        for name in found
+        if "running" not in name and "tracked" not in name
+    )
+    for option, mend in (
+        ("resume", "write auto, never, or the path or address of one"),
+        ("init", "no such weight file"),
+    ):
+        done = run(
+            train_command(workspace, f"train.{option}={OUTPUT}/none.pt", f"train.output={tmp_path}/no")
+        )
+        assert done.returncode == 2
+        assert f"train.{option}={OUTPUT}/none.pt: no such" in done.stderr
+        assert mend in done.stderr
 
 
 def test_a_bucket_that_refuses_is_said_before_the_first_step(store, tmp_path):
