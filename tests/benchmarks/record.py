@@ -18,7 +18,7 @@ from pathlib import Path
 __all__ = ["Entry", "alternate", "machine", "record"]
 
 FILE = Path("benchmarks.json")
-_INSTRUCTIONS = ("avx2", "avx512f", "avx512_fp16", "amx_bf16", "asimd", "sve")
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16", "asimd", "sve")
 
 
 @dataclass(frozen=True)

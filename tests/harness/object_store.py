@@ -76,8 +76,7 @@ def object_store() -> Iterator[ObjectStore]:
 
     server = make_server("127.0.0.1", 0, answer, threaded=True, request_handler=Quiet)
     store.url = f"http://127.0.0.1:{server.server_port}"
-    # It looks so often whether it is to stop; half a second by itself, after each of many tests.
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     moto_api_backend.reset()  # its buckets are a process', not a server's
     _make_bucket(store)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,24 +41,6 @@ def workspace(tables_of, tmp_path) -> Path:
     return link_tables(tables_of, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def fitted(spark, tables_of, tmp_path_factory) -> Path:
-    """The tables with a probe and an index of ``web``."""
-    folder = link_tables(tables_of, tmp_path_factory.mktemp("fitted"))
-    fit_probe.run(spark, config_of(folder))
-    build_index.run(spark, config_of(folder))
-    return folder
-
-
-@pytest.fixture
-def ready(fitted, tmp_path) -> Path:
-    """A workspace with all of ``fitted``; its probe may be changed."""
-    link_tables(fitted, tmp_path)
-    (tmp_path / "probe").unlink()
-    shutil.copytree(fitted / "probe", tmp_path / "probe")
-    return tmp_path
-
-
 def config_of(workspace: Path, *options: str) -> CocuConfig:
     sources = [{"name": name, "path": "unused"} for name in ("web", "mine")]
     base = [f"workspace={workspace}", f"corpora={json.dumps(sources)}", "index.corpora=[web]"]
@@ -91,11 +72,13 @@ def test_the_probe_is_ridge_regression_on_the_retrieval_corpus(spark, workspace,
     np.testing.assert_allclose(found.biases, expected[:, -1], atol=1e-4)
 
 
-def test_a_second_corpus_is_curated_against_the_firsts_index_and_probe(spark, ready):
-    config = config_of(ready, "archives.clusters=false")
+def test_a_second_corpus_is_curated_against_the_firsts_index_and_probe(spark, workspace):
+    config = config_of(workspace, "archives.clusters=false")
+    fit_probe.run(spark, config)
+    build_index.run(spark, config)
     build_archives.check(config)
     found = tables.read_parts(build_archives.run(spark, config))
-    both, probe = corpora(), probe_of(ready)
+    both, probe = corpora(), probe_of(workspace)
     web, mine = both["web"], both["mine"]
     images, captions = web.vectors.astype(np.float64), web.captions.to_lists()
     words = web.concept_embeddings.astype(np.float16).astype(np.float64)
@@ -154,9 +137,11 @@ def test_archives_without_the_probe_say_which_job_makes_it(spark, workspace):
     assert build_archives.run(spark, config).rows == OTHERS
 
 
-def test_a_probe_of_other_captions_is_refused(spark, ready):
-    config = config_of(ready)
-    manifest = tables.read_manifest(str(ready), "probe")
+def test_a_probe_of_other_captions_is_refused(spark, workspace):
+    config = config_of(workspace)
+    fit_probe.run(spark, config)
+    build_index.run(spark, config)
+    manifest = tables.read_manifest(str(workspace), "probe")
     manifest.inputs["pair_concepts"] = "another"
     tables.write_manifest(manifest)
     with pytest.raises(UserError, match=r"probe/ was built from another pair_concepts.*fit_probe"):
@@ -183,9 +168,10 @@ def test_no_images_is_one_error(spark, tmp_path):
         fit_probe.run(spark, config)
 
 
-def test_a_remote_probe_is_fetched_once_and_checked(fitted, monkeypatch, tmp_path):
-    manifest = tables.read_manifest(str(fitted), "probe")
-    remote = pafs.SubTreeFileSystem(str(fitted), pafs.LocalFileSystem())
+def test_a_remote_probe_is_fetched_once_and_checked(spark, workspace, monkeypatch, tmp_path):
+    fit_probe.run(spark, config_of(workspace))
+    manifest = tables.read_manifest(str(workspace), "probe")
+    remote = pafs.SubTreeFileSystem(str(workspace), pafs.LocalFileSystem())
     for module in (index_cache, copies):
         monkeypatch.setattr(module, "resolve", lambda address: (remote, address.removeprefix("elsewhere/")))
     monkeypatch.setenv("COCU_CACHE", str(tmp_path / "cache"))

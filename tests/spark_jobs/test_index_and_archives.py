@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 from pathlib import Path
@@ -187,17 +185,8 @@ def test_an_image_is_its_own_neighbour_only_where_that_is_asked_for(spark, works
     assert compat.column("scores").equals(within.column("scores"))
 
 
-@pytest.fixture(scope="module")
-def of_mine(spark, tables_of, tmp_path_factory) -> tuple[Path, pa.Table, str]:
-    """Archives of ``mine``: where they are, what they hold, and what the jobs said."""
-    workspace, said = link_tables(tables_of, tmp_path_factory.mktemp("mine")), io.StringIO()
-    with contextlib.redirect_stdout(said):
-        found = archives(spark, workspace, "archives.corpora=[mine]")
-    return workspace, found, said.getvalue()
-
-
-def test_captions_own_concepts_are_marked(of_mine):
-    _, found, _ = of_mine
+def test_captions_own_concepts_are_marked(spark, workspace):
+    found = archives(spark, workspace, "archives.corpora=[mine]")
     own = corpora()["mine"].captions.to_lists()
     lists = zip(
         found.column("concept_ids").to_pylist(), found.column("in_caption").to_pylist(), own, strict=True
@@ -206,15 +195,16 @@ def test_captions_own_concepts_are_marked(of_mine):
         assert marks == [concept in caption for concept in ids]
 
 
-def test_without_a_gpu_the_job_says_that_it_runs_on_the_cpu(of_mine):
-    workspace, _, said = of_mine
-    assert "build_archives: search on the CPU: " in said
+def test_without_a_gpu_the_job_says_that_it_runs_on_the_cpu(spark, workspace, capsys):
+    archives(spark, workspace, "archives.corpora=[mine]")
+    assert "build_archives: search on the CPU: " in capsys.readouterr().out
     assert tables.read_manifest(str(workspace), "archives").extra["searched_on"] == {"cpu": OTHERS}
 
 
-def test_tasks_that_search_on_the_cpu_hold_no_gpu(spark, of_mine, monkeypatch):
+def test_tasks_that_search_on_the_cpu_hold_no_gpu(spark, workspace, monkeypatch):
     """Executors have GPUs and no faiss-gpu: one task asks, the others take a core each and not a GPU each."""
-    config = config_of(of_mine[0], "archives.corpora=[mine]")
+    config = config_of(workspace, "archives.corpora=[mine]")
+    build_index.run(spark, config)
     profile = ResourceProfileBuilder().require(TaskResourceRequests().cpus(1).resource("gpu", 1)).build
     monkeypatch.setattr(build_archives, "gpu_profile", lambda session: profile)
     asked = []

@@ -1,7 +1,4 @@
-"""The whole curation through spark-submit, its tables compared with plain NumPy and Python.
-
-What follows on the first run is done in this process' session, by the same check and run.
-"""
+"""The whole curation through spark-submit, its tables compared with plain NumPy and Python."""
 
 from __future__ import annotations
 
@@ -18,12 +15,10 @@ from PIL import Image
 
 from configs.loading import load_config
 from models.clip import load_clip
-from spark_jobs import pipeline
 from storage import tables
 from storage.vectors import column_to_vectors
 from tests import harness
 from tests.curation import naive
-from tests.faults import calm
 from tests.training import launch
 
 pytestmark = pytest.mark.slow
@@ -189,22 +184,28 @@ def test_webdataset_export_has_three_lines_of_text(corpus):
         assert len(lines[2].split(", ")) == len([concept for concept in archive if concept])
 
 
-def test_a_second_run_does_nothing(corpus, spark, capsys):
+def test_a_second_run_does_nothing(corpus):
     folder, config, _ = corpus
     before = {path: path.stat().st_mtime_ns for path in (folder / "workspace").rglob("*.parquet")}
-    assert calm.run_here(spark, "pipeline", config, folder / "workspace") == ""
-    assert capsys.readouterr().out.count("nothing to do") == 7
+    done = harness.run(harness.submit("pipeline", config, folder / "workspace"))
+    assert done.stdout.count("nothing to do") == 7
     assert {path: path.stat().st_mtime_ns for path in (folder / "workspace").rglob("*.parquet")} == before
 
 
-def test_a_changed_setting_is_refused_by_name(corpus, spark):
+def test_a_changed_setting_is_refused_by_name(corpus):
     folder, config, _ = corpus
-    error = calm.run_here(spark, "pipeline", config, folder / "workspace", "archives.neighbours=4")
+    done = harness.run(
+        harness.submit("pipeline", config, folder / "workspace", "archives.neighbours=4"), check=False
+    )
+    assert done.returncode == 2
+    error = next(
+        line for line in done.stdout.splitlines() if line.startswith("error:")
+    )  # spark-submit joins the streams
     assert "neighbours was 8 and is now 4" in error
     assert "overwrite=true" in error
 
 
-def test_one_corpus_against_anothers_index(corpus, spark, tmp_path):
+def test_one_corpus_against_anothers_index(corpus, tmp_path):
     folder, _, _ = corpus
     harness.write_shards(tmp_path / "other", 1, 30, seed=9)
     clip = json.loads((folder / "config.yaml").read_text())["clip"]
@@ -216,14 +217,14 @@ def test_one_corpus_against_anothers_index(corpus, spark, tmp_path):
         tmp_path, folder / "shards", (clip["name"], clip["pretrained"]), corpora=two,
         index={"corpora": ["web"]}, archives={"corpora": ["mine"], "top": 8, "neighbours": 1, "ranking": "calibrated"},
     )  # fmt: skip
-    assert calm.run_here(spark, "pipeline", config, tmp_path / "workspace") == ""
+    harness.run(harness.submit("pipeline", config, tmp_path / "workspace"))
     keys, neighbours = _columns(tmp_path, "archives", "key", "neighbours")
     assert len(keys) == 30
     assert all(key.startswith("mine/") for key in keys)
     assert all(len(found) == 1 and found[0].startswith("web/") for found in neighbours)
 
 
-def test_ready_embeddings_come_out_as_archives(corpus, spark, tmp_path):
+def test_ready_embeddings_come_out_as_archives(corpus, tmp_path):
     """What clip-retrieval users have: .npy files, metadata, a word list with vectors."""
     folder, _, _ = corpus
     images = column_to_vectors(
@@ -252,7 +253,7 @@ def test_ready_embeddings_come_out_as_archives(corpus, spark, tmp_path):
         concepts={"vocabulary": f"{tmp_path}/words.txt", "embeddings": f"{tmp_path}/words.npy"},
         archives={"top": 8, "ranking": "paper"},
     )  # fmt: skip
-    assert calm.run_here(spark, "pipeline", config, tmp_path / "workspace") == ""
+    harness.run(harness.submit("pipeline", config, tmp_path / "workspace"))
     one, other = (_columns(place, "archives", "concepts", "scores") for place in (folder, tmp_path))
     assert one[0] == other[0]
     for left, right in zip(one[1], other[1], strict=True):
@@ -276,21 +277,22 @@ BAD = {
 
 
 @pytest.mark.parametrize(("overrides", "message"), BAD.values(), ids=BAD.keys())
-def test_mistakes_are_one_line_before_spark_starts(corpus, overrides, message, tmp_path, monkeypatch, capsys):
-    """The entry in this process; real ones are in test_job_entries.py."""
+def test_mistakes_are_one_line_before_spark_starts(corpus, overrides, message, tmp_path):
     _, config, _ = corpus
-    started = []
-    monkeypatch.setattr("spark_jobs.engine.session.open_session", started.append)
-    monkeypatch.setattr(
-        sys, "argv", ["pipeline.py", "--config", str(config), f"workspace={tmp_path}", *overrides]
-    )
-    with pytest.raises(SystemExit) as left:
-        pipeline.main()
-    assert (left.value.code, started) == (2, [])
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert message in told
+    import sys
+
+    command = [
+        sys.executable,
+        str(harness.ROOT / "spark_jobs" / "pipeline.py"),
+        "--config",
+        str(config),
+        f"workspace={tmp_path}",
+    ]
+    done = harness.run([*command, *overrides], check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_index_that_was_tampered_with_is_refused(corpus, tmp_path):

@@ -19,7 +19,6 @@ from storage.vectors import column_to_vectors
 from tests import harness
 from tests.corpora.ingest_inputs import members, write_tar
 from tests.curation import naive
-from tests.faults import calm
 
 pytestmark = pytest.mark.slow
 PHOTOS = 48
@@ -127,7 +126,7 @@ def test_the_report_shows_the_photos(curated):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_real_clip_vectors_come_out_as_archives(spark, tmp_path, real_data):
+def test_real_clip_vectors_come_out_as_archives(tmp_path, real_data):
     """`import_embeddings`: the archives are the paper's formula, computed naively from the files."""
     source = real_data / "real-clip"
     corpus = {
@@ -142,7 +141,7 @@ def test_real_clip_vectors_come_out_as_archives(spark, tmp_path, real_data):
         concepts={"vocabulary": str(source / "concepts.txt"), "embeddings": str(source / "concept_embeddings.npy")},
         archives={"ranking": "paper", "neighbours": 8, "top": 12},
     )  # fmt: skip
-    assert calm.run_here(spark, "pipeline", config, tmp_path / "ws") == ""
+    harness.run(harness.submit("pipeline", config, tmp_path / "ws"), timeout=600)
     images = np.load(source / "image_embeddings.npy").astype(np.float64)
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     rows = harness.table_rows(tmp_path / "ws", "archives").to_pylist()
