@@ -141,7 +141,10 @@ class ArchivesConfig:
     )
     include_anchor: bool = _option(False, "let an image retrieve itself (the released code does)")
     z_weight: float = _option(
-        0.5, "calibrated: weight of what CLIP says of the image against the neighbours' votes"
+        0.4, "calibrated: weight of what CLIP says of the image against the neighbours' votes"
+    )
+    cosine_weight: float = _option(
+        18.0, "calibrated: weight of CLIP's cosine as it is, beside how it compares with the concept's usual"
     )
     vote_temperature: float = _option(
         7.0, "calibrated: neighbours vote with exp(temperature x (s - s_max)), s of centred vectors"

@@ -104,7 +104,7 @@ def archives_of_neighbours(
         similarities,
         options.ranking,
         probe,
-        Weights(options.probe_weight, options.z_weight, options.vote_temperature),
+        Weights(options.probe_weight, options.z_weight, options.vote_temperature, options.cosine_weight),
         options.proposals,
     ).top(options.top)
     return _to_batch(keys, ranked, rows, similarities, index, options, caption_ids)

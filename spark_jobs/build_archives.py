@@ -52,7 +52,7 @@ other two need no probe. archives.corpora limits which corpora are curated; inde
 are searched. archives.device=gpu insists on the GPU, auto uses one where faiss-gpu and the card allow it."""
 
 _NOT_CONTENT = ("batch_size", "device", "refresh")
-_CALIBRATED_ONLY = ("candidates", "z_weight", "vote_temperature", "probe_weight")
+_CALIBRATED_ONLY = ("candidates", "z_weight", "cosine_weight", "vote_temperature", "probe_weight")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,13 @@ C = E[x x'] - mu mu':
 which is ridge regression of "the caption names t" on the centred embedding, for all concepts at once. The best
 rho falls with N. It is chosen by how well the probe ranks the concepts of captions that were left out of the fit:
 their moments are subtracted from the corpus', so that one pass is enough. One decomposition of C serves all rhos.
+
+Captions leave things out: that one names t says that its image shows t, that one does not says little. If the captions
+of images that show t name it at a rate c_t, whatever else there is to see, r(x, t) is c_t on those images and 0 on
+others, and c_t is what r is, on the average, on images whose captions name t (Elkan and Noto, *Learning classifiers
+from only positive and unlabeled data*, KDD 2008). No pass is needed for it: the mean of r over these images is
+b_t + w_t . S_t / n_t. Each has pulled its own r up by its leverage h, which is left out by (r - h) / (1 - h), h the
+mean leverage of all pairs.
 """
 
 from __future__ import annotations
@@ -30,6 +37,7 @@ DEFAULT_RHO = 1.0
 """Where no pair can be left out (a corpus of one pair, captions without concepts)."""
 
 _CONCEPTS, _PAIRS = 8192, 256  # worked on at a time
+_TYPICAL_WEIGHT = 10.0  # a concept's naming rate is its own as far as it has more captions than this
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,16 @@ class Probe:
         mean: float32 (d,), of the corpus' image embeddings.
         weights: float32 (V, d).
         biases: float32 (V,).
+        counts: int64 (V,), captions that name each concept.
+        naming: float32 (V,), c_t: of the captions of images that show the concept, the share that names it.
         facts: how it was fitted: rows, rho, what rho was chosen by.
     """
 
     mean: np.ndarray
     weights: np.ndarray
     biases: np.ndarray
+    counts: np.ndarray
+    naming: np.ndarray
     facts: dict[str, Any] = field(default_factory=dict)
 
     def chances(self, embeddings: np.ndarray, rows: np.ndarray, concepts: np.ndarray) -> np.ndarray:
@@ -78,7 +90,8 @@ class _Ridge:
     """The corpus' side of the fit: C decomposed, and each concept's covariance with the embedding in its axes."""
 
     def __init__(self, moments: ImageMoments, counts: np.ndarray, sums: np.ndarray) -> None:
-        self.mean, self.shares = moments.mean, counts / moments.rows
+        self.rows, self.mean = moments.rows, moments.mean
+        self.counts, self.shares = counts, counts / moments.rows
         values, self.axes = np.linalg.eigh(moments.covariance)
         self.values = np.maximum(values, 0.0)  # rounding makes small ones negative
         self.projected = np.empty(sums.shape, np.float32)
@@ -106,7 +119,25 @@ class _Ridge:
             part = slice(start, start + _CONCEPTS)
             exact = self.projected[part].astype(np.float64) @ back
             weights[part], biases[part] = exact, self.shares[part] - exact @ self.mean
-        return Probe(self.mean.astype(np.float32), weights, biases)
+        return Probe(self.mean.astype(np.float32), weights, biases, self.counts, self.naming(rho))
+
+    def naming(self, rho: float) -> np.ndarray:
+        """c_t, float32 (V,), each drawn towards the mean over all occurrences as if 10 captions more had that."""
+        shrinkage, counts = self.shrinkage(rho), self.counts
+        fitted = np.zeros(len(counts))  # mean w_t . x + b_t over the images whose captions name t
+        for start in range(0, len(counts), _CONCEPTS):
+            part = slice(start, start + _CONCEPTS)
+            squares = self.projected[part].astype(np.float64) ** 2
+            fitted[part] = squares @ shrinkage * self.rows / np.maximum(counts[part], 1)
+        fitted += self.shares
+        leverage = (self.values @ shrinkage + 1) / self.rows
+        if leverage < 1:
+            own = np.clip((fitted - leverage) / (1 - leverage), 0.0, 1.0)
+        else:  # as many dimensions as pairs: each decides its own r
+            own = np.zeros(len(counts))
+        typical = (counts @ own) / max(1, counts.sum())
+        found = (counts * own + _TYPICAL_WEIGHT * typical) / (counts + _TYPICAL_WEIGHT)
+        return found.astype(np.float32)
 
 
 def fit_probe(moments: ImageMoments, counts: np.ndarray, sums: np.ndarray, rho: float) -> Probe:
@@ -118,7 +149,7 @@ def fit_probe(moments: ImageMoments, counts: np.ndarray, sums: np.ndarray, rho: 
         sums: (V, d), sums of those captions' embeddings.
         rho: above 0.
 
-    A concept that no caption names has weights and bias 0; images that do not vary give each concept's share of
+    A concept that no caption names has weights and bias 0 and the typical naming rate; images that do not vary give each concept's share of
     captions for every image.
     """
     return _Ridge(moments, counts, sums).probe(rho)

@@ -4,6 +4,8 @@
     weights.npy     float32 (V, d)
     biases.npy      float32 (V,)
     mean.npy        float32 (d,)
+    counts.npy      int64 (V,)
+    naming.npy      float32 (V,)
 
 Nothing in it can run code when it is read.
 """
@@ -22,8 +24,14 @@ from curation.probe.fit import Probe
 
 __all__ = ["FORMAT", "open_probe", "write_probe"]
 
-FORMAT = "cocu-probe-1"
-_FILES = ("weights.npy", "biases.npy", "mean.npy")
+FORMAT = "cocu-probe-2"
+_FILES = {
+    "weights": np.float32,
+    "biases": np.float32,
+    "mean": np.float32,
+    "counts": np.int64,
+    "naming": np.float32,
+}
 
 
 def write_probe(folder: str | Path, probe: Probe) -> dict[str, Any]:
@@ -32,11 +40,11 @@ def write_probe(folder: str | Path, probe: Probe) -> dict[str, Any]:
     building = target.with_name(target.name + ".building")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    for name, values in zip(_FILES, (probe.weights, probe.biases, probe.mean), strict=True):
-        np.save(building / name, np.ascontiguousarray(values, dtype=np.float32))
+    for name, dtype in _FILES.items():
+        np.save(building / f"{name}.npy", np.ascontiguousarray(getattr(probe, name), dtype=dtype))
     concepts, d = probe.weights.shape
     facts = {"format": FORMAT, "d": d, "concepts": concepts, **probe.facts}
-    facts["files"] = {name: file_facts(building / name) for name in _FILES}
+    facts["files"] = {f"{name}.npy": file_facts(building / f"{name}.npy") for name in _FILES}
     (building / "probe.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     building.replace(target)
     return facts
@@ -57,9 +65,9 @@ def open_probe(folder: str | Path, check: str = "sizes") -> Probe:
     for name, expected in facts["files"].items():
         check_file(root, name, expected, full=check == "full")
     concepts, d = facts["concepts"], facts["d"]
-    return Probe(
-        open_array(root, "mean.npy", np.float32, (d,)),
-        open_array(root, "weights.npy", np.float32, (concepts, d)),
-        open_array(root, "biases.npy", np.float32, (concepts,)),
-        {name: value for name, value in facts.items() if name != "files"},
-    )
+    shapes = {"mean": (d,), "weights": (concepts, d)}
+    arrays = {
+        name: open_array(root, f"{name}.npy", dtype, shapes.get(name, (concepts,)))
+        for name, dtype in _FILES.items()
+    }
+    return Probe(**arrays, facts={name: value for name, value in facts.items() if name != "files"})

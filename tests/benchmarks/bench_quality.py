@@ -44,7 +44,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "calibrated, neighbours' concepts": {"ranking": "calibrated", "candidates": "neighbours"},
     "calibrated, L = 32": {"ranking": "calibrated", "neighbours": 32},
     "probe and cosine, no votes": {"ranking": "calibrated", "probe_weight": 1.0},
-    "votes and probe, no cosine": {"ranking": "calibrated", "z_weight": 0.0},
+    "calibrated, no plain cosine": {"ranking": "calibrated", "cosine_weight": 0.0},
+    "votes and probe, no cosine": {"ranking": "calibrated", "z_weight": 0.0, "cosine_weight": 0.0},
 }
 MEASURES = ("p_at_1", "r_at_3", "map", "pool_recall")
 _RESAMPLES = 2000

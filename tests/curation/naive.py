@@ -79,6 +79,37 @@ def probe(
     return result
 
 
+def naming(
+    images: Sequence[Vector], captions: Sequence[Sequence[int]], fitted: np.ndarray, rho: float
+) -> list[float]:
+    """c(t): mean of (r - h) / (1 - h) over the images whose captions name t, and 10 more of the mean over all names.
+
+    ``fitted`` is what :func:`probe` gave; h is the mean leverage of an image: by how much its own caption moves its r.
+    """
+    x = np.array(images, np.float64)
+    centred = x - x.mean(axis=0)
+    ridge = len(x) * rho * np.mean(centred**2)
+    stacked = np.vstack([centred, math.sqrt(ridge) * np.eye(x.shape[1])])
+    inner = centred @ np.linalg.pinv(stacked)[:, : len(x)]  # how much each image's r follows each caption
+    leverage = float(np.mean(np.diag(inner))) + 1 / len(x)
+    named: list[list[float]] = [[] for _ in fitted]
+    for image, caption in zip(x, captions, strict=True):
+        for concept in caption:
+            named[concept].append(float(image @ fitted[concept][:-1] + fitted[concept][-1]))
+    own = [
+        min(1.0, max(0.0, (float(np.mean(values)) - leverage) / (1 - leverage)))
+        if values and leverage < 1 - 1e-9
+        else 0.0
+        for values in named
+    ]
+    typical = math.fsum(c * len(values) for c, values in zip(own, named, strict=True)) / max(
+        1, sum(map(len, named))
+    )
+    return [
+        (c * len(values) + 10 * typical) / (len(values) + 10) for c, values in zip(own, named, strict=True)
+    ]
+
+
 def calibrated(
     captions: Sequence[Sequence[int]],
     neighbours: Sequence[int],
@@ -88,15 +119,18 @@ def calibrated(
     cosine: Callable[[int, int | None], float],
     statistics: tuple[Vector, Vector, Vector],
     probe: np.ndarray,
+    told: Vector,
     mean: Vector,
-    weights: tuple[float, float, float],
+    weights: tuple[float, float, float, float],
 ) -> list[tuple[int, float]]:
-    """log((1 - p) share + p r + 0.003) + z_weight x (d z - d^2 / 2) of some concepts.
+    """0.6 log((1 - p) share + p r + 0.003) - log(c + 0.1) + z_weight x (d z - d^2 / 2) + cosine_weight x s
+    + 1.2 log((n + 1/2) / (n + 30 1/2)) of some concepts, n the captions that name it.
 
     Args:
-        statistics: mean, deviation and separation of every concept's cosine. weights: p, z_weight, temperature.
+        statistics: mean, deviation and separation of every concept's cosine. told: c of every concept.
+        weights: p, z_weight, temperature, cosine_weight.
     """
-    share_of_probe, z_weight, temperature = weights
+    share_of_probe, z_weight, temperature, cosine_weight = weights
     average, std, separation = statistics
     votes = {row: centred_cosine(anchor, images[row], mean) for row in neighbours if row >= 0}
     best = max(votes.values(), default=0.0)
@@ -106,10 +140,18 @@ def calibrated(
     for concept in concepts:
         share = math.fsum(vote for row, vote in votes.items() if concept in captions[row]) / (total or 1.0)
         chance = max(0.0, dot(anchor, probe[concept][:-1].tolist()) + float(probe[concept][-1]))
-        z = (cosine(concept, None) - average[concept]) / std[concept] if std[concept] else 0.0
+        s = cosine(concept, None)
+        z = (s - average[concept]) / std[concept] if std[concept] else 0.0
         d = separation[concept]
         expected = math.log((1 - share_of_probe) * share + share_of_probe * chance + 0.003)
-        scores[concept] = expected + z_weight * (d * z - d * d / 2)
+        n = sum(concept in caption for caption in captions)
+        scores[concept] = (
+            0.6 * expected
+            - math.log(told[concept] + 0.1)
+            + z_weight * (d * z - d * d / 2)
+            + cosine_weight * s
+            + 1.2 * math.log((n + 0.5) / (n + 30.5))
+        )
     return by_score(scores)
 
 

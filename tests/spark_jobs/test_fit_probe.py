@@ -87,6 +87,7 @@ def test_a_second_corpus_is_curated_against_the_firsts_index_and_probe(spark, wo
     cosines = images @ words.T
     separation = naive.separations(captions, lambda t, row: cosines[row, t], average, spread)
     linear = np.concatenate([probe.weights, probe.biases[:, None]], axis=1)
+    told = naive.naming(images.tolist(), captions, linear, probe.facts["rho"])
     assert found.num_rows == OTHERS
     for row in range(0, OTHERS, 5):
         anchor = mine.vectors[row].astype(np.float64)
@@ -94,7 +95,7 @@ def test_a_second_corpus_is_curated_against_the_firsts_index_and_probe(spark, wo
         own = words @ anchor
         expected = naive.calibrated(
             captions, near, images.tolist(), anchor.tolist(), range(CONCEPTS), lambda t, _, own=own: own[t],
-            (average, spread, separation), linear, images.mean(axis=0).tolist(), (0.6, 0.5, 7.0),
+            (average, spread, separation), linear, told, images.mean(axis=0).tolist(), (0.6, 0.4, 7.0, 18.0),
         )  # fmt: skip
         assert found.column("key")[row].as_py() == f"mine/00000/{row:06d}"
         scores = dict(expected)

@@ -57,6 +57,48 @@ def test_images_that_do_not_vary_get_each_concepts_share_of_captions():
     np.testing.assert_allclose(chances, [3 / 8, 1 / 8, 0], atol=1e-3)
 
 
+@pytest.mark.parametrize(("rows", "d", "rho"), [(300, 16, 1.0), (60, 24, 0.1), (12, 40, 1.0), (2, 6, 1.0)])
+def test_naming_rates_are_the_probes_mean_on_the_images_that_name_a_concept(rows, d, rho):
+    rng = np.random.default_rng(rows)
+    vectors = unit(rng.normal(size=(rows, d)))
+    captions = [rng.permutation(9)[: rng.integers(0, 4)].tolist() for _ in range(rows)]
+    probe = fitted(vectors, Csr.from_lists(captions), 10, rho)
+    exact = vectors.astype(np.float64).tolist()
+    expected = naive.naming(exact, captions, naive.probe(exact, captions, 10, rho), rho)
+    np.testing.assert_allclose(probe.naming, expected, atol=2e-5)
+    assert probe.counts.tolist() == [sum(t in caption for caption in captions) for t in range(10)]
+
+
+def test_naming_rates_are_those_of_fits_without_the_image_itself():
+    """Each image of a concept is scored by a fit to all others; only their leverages are taken for equal."""
+    corpus, rho = make_corpus(150, d=20, concepts=12, groups=3, noise=0.8), 0.3
+    captions, exact = corpus.captions.to_lists(), corpus.vectors.astype(np.float64)
+    probe = fitted(corpus.vectors, corpus.captions, 12, rho)
+    left_out: list[list[float]] = [[] for _ in range(12)]
+    for row in range(150):
+        others = [other for other in range(150) if other != row]
+        weights = naive.probe(exact[others].tolist(), [captions[other] for other in others], 12, rho)
+        for concept in captions[row]:
+            left_out[concept].append(float(weights[concept, :-1] @ exact[row] + weights[concept, -1]))
+    means = np.array([np.mean(values) for values in left_out])
+    counts = np.array([len(values) for values in left_out])
+    expected = (counts * means + 10 * (counts @ means) / counts.sum()) / (counts + 10)
+    np.testing.assert_allclose(probe.naming, expected, atol=0.01)
+    in_sample = [np.mean(probe.chances(exact.astype(np.float32), np.flatnonzero([t in c for c in captions]),
+                 np.full(counts[t], t))) for t in range(12)]  # fmt: skip
+    assert np.abs(in_sample - means).min() > 0.03  # what is corrected is not small
+
+
+def test_how_often_captions_name_what_is_there_is_found_again():
+    """A third of the images show each concept; captions name it in a share of its own, whatever else there is."""
+    rng, rates = np.random.default_rng(5), np.array([0.9, 0.5, 0.2, 0.1])
+    shown = rng.random((20_000, 4)) < 1 / 3
+    vectors = unit(shown @ np.eye(4, 12) + 0.1 * rng.normal(size=(20_000, 12)) + 0.5)
+    named = shown & (rng.random(shown.shape) < rates)
+    captions = Csr.from_lists([np.flatnonzero(row).tolist() for row in named])
+    np.testing.assert_allclose(fitted(vectors, captions, 4, 1e-3).naming, rates, rtol=0.15)
+
+
 def test_rho_is_chosen_by_pairs_that_its_fit_has_not_seen():
     """The curve equals fits on the other folds, done one by one without subtracting moments."""
     corpus, count = make_corpus(240, d=20, concepts=40, noise=0.8), 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.curation.synthetic import make_corpus, probe_of
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> tuple[Path, Probe]:
     fitted = probe_of(make_corpus(120, d=16, concepts=30))
-    probe = Probe(fitted.mean, fitted.weights, fitted.biases, {"rho": 1.0, "rows": 120})
+    probe = replace(fitted, facts={"rho": 1.0, "rows": 120})
     folder = tmp_path_factory.mktemp("probe") / "probe"
     write_probe(folder, probe)
     return folder, probe
@@ -26,7 +27,7 @@ def written(tmp_path_factory) -> tuple[Path, Probe]:
 def test_it_is_mapped_as_it_was_written(written):
     folder, probe = written
     opened = open_probe(folder, check="full")
-    for name in ("mean", "weights", "biases"):
+    for name in ("mean", "weights", "biases", "counts", "naming"):
         assert getattr(opened, name).tobytes() == getattr(probe, name).tobytes()
         assert isinstance(getattr(opened, name), np.memmap)
     assert (opened.facts["rho"], opened.facts["rows"], opened.facts["concepts"]) == (1.0, 120, 30)
