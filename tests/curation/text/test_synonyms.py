@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from curation.csr import Csr
 from curation.text import synonyms
 from curation.text.extraction import Extractor
-from curation.text.synonyms import PairSums, choose_merges, close_pairs, pair_sums
+from curation.text.synonyms import PairSums, choose_merges, close_pairs, least_cosine, pair_sums
 
 
 def _unit(vectors):
@@ -25,17 +26,24 @@ def test_close_pairs_are_those_of_every_two_compared(monkeypatch):
     random_numbers = np.random.default_rng(0)
     centres = random_numbers.normal(size=(12, 16))
     texts = _unit(
-        centres[random_numbers.integers(0, 12, 60)] + random_numbers.normal(scale=0.6, size=(60, 16)) + 3
+        centres[random_numbers.integers(0, 12, 60)] + random_numbers.normal(scale=0.1, size=(60, 16)) + 3
     )
     names = [f"word{n}" if n % 5 else f"word{n} word{n // 2}" for n in range(60)]
+    cosines = np.array([[_centred_cosine(texts, a, b) for b in range(60)] for a in range(60)])
+    spread = cosines[~np.eye(60, dtype=bool)].std()
+    least = least_cosine(texts)
+    assert least == pytest.approx(math.tanh(7 * spread), abs=1e-6)
+    assert least > synonyms.TEXT
     expected = [
         [a, b]
         for a in range(60)
         for b in range(a + 1, 60)
-        if _centred_cosine(texts, a, b) >= synonyms.TEXT and not set(names[a].split()) & set(names[b].split())
+        if cosines[a, b] >= least and not set(names[a].split()) & set(names[b].split())
     ]
     assert len(expected) > 20
+    assert len(expected) < (cosines > synonyms.TEXT).sum() / 2 - 10
     assert close_pairs(names, texts.astype(np.float32)).tolist() == expected
+    assert least_cosine(_unit(random_numbers.normal(size=(300, 400)))) == synonyms.TEXT
     assert close_pairs(["a", "b"], np.eye(2, dtype=np.float16)).shape == (0, 2)
 
 
@@ -121,6 +129,19 @@ def test_no_chain_leads_from_one_sense_to_another():
     assert len(merges) == 1
     closest = max(((0, 1), (1, 2)), key=lambda pair: _centred_cosine(texts, *pair))
     assert (merges[0].concept, merges[0].into) == closest
+
+
+def test_of_three_words_for_one_thing_two_become_the_most_frequent_one():
+    texts = _unit(np.array([[1.0, 0.0, 0], [1, 0.1, 0], [1, 0.2, 0], [-1, 0, 1], [-1, -1, 1]]))
+    counts = np.array([10, 30, 20])
+    sums = np.outer(counts, [1.0, 0, 0])
+    pairs = np.array([[0, 1], [0, 2], [1, 2]])
+    found = PairSums(100, np.zeros(3), np.arange(3), counts, sums, np.zeros(3, int))
+    assert {(merge.concept, merge.into) for merge in choose_merges(pairs, texts, found)} == {(0, 1), (2, 1)}
+    apart = PairSums(
+        100, np.zeros(3), np.arange(3), counts, sums, np.array([0, 2, 0])
+    )  # 0 and 2 are named together
+    assert len(choose_merges(pairs, texts, apart)) == 1
 
 
 def test_merges_of_real_captions_are_read_as_synonyms(real_data):
