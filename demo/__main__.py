@@ -107,7 +107,7 @@ def _curation_summary(config: CocuConfig, source: Path) -> dict[str, Any]:
     truth, words = source / "truth.jsonl", source / "concepts.json"
     summary["gap"] = measure_gap(rows, truth, words)
     workspace = str(Path(config.workspace).resolve())
-    summary["gap"].update(compare_rankings(workspace, truth, words, config.archives))
+    summary["gap"].update(compare_rankings(workspace, truth, words, config))
     return summary
 
 

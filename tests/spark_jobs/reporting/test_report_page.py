@@ -90,6 +90,11 @@ def data() -> ReportData:
                     "archive_recall_at_5": 0.45,
                     "archive_precision_at_3": 0.7,
                 },
+                "paper, words merged": {
+                    "archive_recall_at_3": 0.35,
+                    "archive_recall_at_5": 0.5,
+                    "archive_precision_at_3": 0.65,
+                },
                 "calibrated": {
                     "archive_recall_at_3": 0.4,
                     "archive_recall_at_5": 0.6,
@@ -170,9 +175,11 @@ def test_what_was_merged_is_a_table_to_read(page, data):
 
 def test_captions_paper_and_ours_stand_side_by_side(page, data):
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page[page.index('id="truth"') :]))
-    assert "found by the best five 45% 60%" in text
-    assert "right among the best three 70% 80%" in text
-    assert "<td" in page
+    assert "caption paper paper, words merged calibrated" in text
+    assert "found by the best five 45% 50% 60%" in text
+    assert "right among the best three 70% 65% 80%" in text
+    assert "caption what is visible paper calibrated a dog" in text
+    assert '"paper" is its formula with the vocabulary as mined' in text
     assert '<b class="new">lawn</b>, cat' in page
     alone = render_report(replace(data, gap={**data.gap, "rankings": None}))
     assert 'id="truth"' not in alone
