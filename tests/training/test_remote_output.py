@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -10,12 +12,14 @@ import pytest
 import torch
 
 from configs.errors import UserError
+from configs.loading import load_config
 from storage.addresses import list_folder, resolve
 from storage.copies import download_folder
 from storage.small_files import read_small
-from tests.training.launch import ROOT, run, train_command
+from tests.training.launch import ROOT, TINY, run, train_command
 from tests.training.synthetic import write_training_set
 from training.remote_output import RemoteOutput, remote_output
+from training.train import train
 
 OUTPUT = "s3a://bucket/ws/training"
 
@@ -52,38 +56,35 @@ def test_a_training_goes_on_from_the_bucket_as_from_a_disk(store, tmp_path):
 
 def _go_on_elsewhere(tmp_path: Path, common: tuple[str, ...]) -> None:
     """The next pod writes elsewhere, and begins at a step or with the weights of a checkpoint that is in the bucket."""
-    workspace, steps = tmp_path / "ws", sorted(name for name in _names() if name.startswith("step-"))
-    resumed = (f"train.resume={OUTPUT}/{steps[0]}", f"train.output={OUTPUT}-2", "train.epochs=2")
-    done = run(train_command(workspace, *resumed, *common), timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert f"going on from {OUTPUT}/{steps[0]}: epoch 1" in done.stdout
+    steps = sorted(name for name in _names() if name.startswith("step-"))
+    options = (f"workspace={tmp_path / 'ws'}", *TINY, *common, "train.threads=1")
+
+    def trained(*more: str) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            train(load_config(None, [*options, *more]))
+        return out.getvalue()
+
+    threads = torch.get_num_threads()
+    said = trained(f"train.resume={OUTPUT}/{steps[0]}", f"train.output={OUTPUT}-2", "train.epochs=2")
+    assert f"going on from {OUTPUT}/{steps[0]}: epoch 1" in said
     download_folder(f"{OUTPUT}-2", tmp_path / "again")
     ours, twin = (torch.load(f"{tmp_path}/{name}/last.pt", weights_only=True) for name in ("again", "out"))
     assert all(torch.equal(value, twin["model"][name]) for name, value in ours["model"].items())
-    begun = (
-        f"train.init={OUTPUT}/last.pt",
-        f"train.output={tmp_path}/begun",
-        "train.epochs=1",
+    still = (
         "train.lr=1e-9",
+        "train.warmup_lr=0",
+        "train.min_lr=0",
+        "train.epochs=1",
+        f"train.output={tmp_path}/begun",
     )
-    done = run(train_command(workspace, *begun, "train.warmup_lr=0", "train.min_lr=0", *common), timeout=600)
-    assert done.returncode == 0, done.stderr
+    trained(f"train.init={OUTPUT}/last.pt", *still)
     found = torch.load(tmp_path / "begun" / "last.pt", weights_only=True)["model"]
-    assert all(
-        torch.allclose(found[name], twin["model"][name], atol=1e-6)
-        for name in found
-        if "running" not in name and "tracked" not in name
-    )
-    for option, mend in (
-        ("resume", "write auto, never, or the path or address of one"),
-        ("init", "no such weight file"),
-    ):
-        done = run(
-            train_command(workspace, f"train.{option}={OUTPUT}/none.pt", f"train.output={tmp_path}/no")
-        )
-        assert done.returncode == 2
-        assert f"train.{option}={OUTPUT}/none.pt: no such" in done.stderr
-        assert mend in done.stderr
+    weights = [name for name in found if "running" not in name and "tracked" not in name]
+    assert all(torch.allclose(found[name], twin["model"][name], atol=1e-6) for name in weights)
+    for option, what in (("resume", "checkpoint; write auto, never"), ("init", "weight file")):
+        with pytest.raises(UserError, match=f"train.{option}={OUTPUT}/none.pt: no such {what}"):
+            trained(f"train.{option}={OUTPUT}/none.pt", f"train.output={tmp_path}/no")
+    torch.set_num_threads(threads)
 
 
 def test_a_bucket_that_refuses_is_said_before_the_first_step(store, tmp_path):
