@@ -1,7 +1,9 @@
-"""Starting trainings as their users do: real processes, by horovodrun or alone."""
+"""Starting trainings as their users do: real processes, by horovodrun or alone; or the same entry in this process."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -42,3 +44,25 @@ def run(command: Sequence[str], timeout: float = 240) -> subprocess.CompletedPro
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env=environment(), cwd=ROOT, check=False
     )
+
+
+def run_here(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What :func:`run` gives of a command of one process, by the same entry, without a start and its imports.
+
+    A bug's traceback is this test's.
+    """
+    import torch
+
+    from configs.errors import run_entry
+    from training.train import main
+
+    assert list(command[:3]) == [sys.executable, "-m", "training.train"]
+    threads, out, err = torch.get_num_threads(), io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            run_entry(main, list(command[3:]))
+    except SystemExit as left:
+        return subprocess.CompletedProcess(command, left.code, out.getvalue(), err.getvalue())  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(threads)
+    raise AssertionError("an entry ends by an exit code")
