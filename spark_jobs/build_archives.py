@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-from configs.errors import UserError
 from configs.loading import to_plain
 from configs.schema import ArchivesConfig, CocuConfig
-from curation.archives import build_archives
 from spark_jobs.archiving.neighbours import (
     TABLE,
     find_neighbours,
     placed_index,
-    read_neighbours,
     searched_apart,
-    task_threads,
 )
+from spark_jobs.archiving.plan import Plan, archives_here, plan_of
 from spark_jobs.engine.commits import build_table, taken_over
 from spark_jobs.engine.index_cache import local_probe
 from spark_jobs.engine.index_inputs import read_part
@@ -35,12 +32,13 @@ from spark_jobs.engine.session import gpu_profile
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
 from spark_jobs.engine.waves import map_units
+from spark_jobs.planning import plan_text
 from storage import tables
-from storage.growth import grew
+from storage.selection import read_selected
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["Plan", "check", "main", "run"]
+__all__ = ["check", "main", "plan", "planned", "run"]
 
 HELP = """\
 Build every pair's concept archive: reads image_embeddings, pair_concepts, index/ and probe/, writes archives.
@@ -55,19 +53,6 @@ _NOT_CONTENT = ("batch_size", "device", "refresh")
 _CALIBRATED_ONLY = ("candidates", "z_weight", "cosine_weight", "vote_temperature", "probe_weight")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What every task of the job needs: where index and probe are (workspace, folder, recipe), how to search and rank.
-
-    ``nprobe``: lists of the index that a query visits.
-    """
-
-    index: tuple[str, str, str]
-    probe: tuple[str, str, str] | None
-    options: ArchivesConfig
-    nprobe: int = 0
-
-
 def check(config: CocuConfig) -> None:
     """What can be wrong before Spark starts."""
     names = ["image_embeddings", "pair_concepts", "index"]
@@ -75,20 +60,42 @@ def check(config: CocuConfig) -> None:
         tables.read_manifest(config.workspace, name)
 
 
+def table_job(config: CocuConfig) -> TableJob:
+    """What is to be built; where the search runs is found when it is."""
+    images = read_selected(config, "image_embeddings")
+    captions = tables.read_manifest(config.workspace, "pair_concepts")
+    _, index, inputs = plan_of(config)
+    settings = _settings(config.archives) | {"search": _search_settings(config)}
+    units = units_of(images, [captions], config.archives.corpora)
+    parts = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe}
+    return TableJob(
+        job="build_archives",
+        table="archives",
+        settings=settings,
+        inputs={**parts, **inputs},
+        units=units,
+        task=archive_unit,
+        rows_per_task=25_000,
+        common={
+            **settings,
+            **{name: recipe for name, recipe in inputs.items() if name == "probe"},
+            "concepts": captions.inputs.get("concepts", captions.recipe),
+            "index": index.settings,
+        },
+        contents={unit.name: unit.content for unit in units},
+        beside=index.recipe,
+        stand=config.archives.refresh == "new",
+        finish=_note_devices,
+    )
+
+
 def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build archives."""
-    images = tables.read_manifest(config.workspace, "image_embeddings")
+    images = read_selected(config, "image_embeddings")
     captions = tables.read_manifest(config.workspace, "pair_concepts")
-    index = _of_captions(config.workspace, "index", captions)
-    options, inputs = config.archives, {"index": index.recipe}
-    probe = None
-    if options.ranking == "calibrated":
-        probe = _of_captions(config.workspace, "probe", captions)
-        inputs["probe"] = probe.recipe
-    plan = Plan(_place(index), _place(probe) if probe else None, options)
+    options = config.archives
+    plan, index, _ = plan_of(config)
     profile = gpu_profile(session) if options.device != "cpu" else None
-
-    chosen = units_of(images, [captions], options.corpora)
 
     def units() -> list[Unit]:
         # The same ones however often this run is cut short: what was searched for stays what is searched for.
@@ -109,47 +116,12 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
             job.profile = None  # what was searched for already needs no card
         return [replace(unit, payload=(*unit.payload, ready, found.get(unit.name))) for unit in chosen]
 
-    settings = _settings(options) | {"search": _search_settings(config)}
-    built_by = {"probe": probe.recipe} if probe else {}
     parts = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe}
-    job = TableJob(
-        job="build_archives",
-        table="archives",
-        settings=settings,
-        inputs={**parts, **inputs},
-        units=units,
-        task=archive_unit,
-        profile=profile,
-        rows_per_task=25_000,
-        common={
-            **settings,
-            **built_by,
-            "concepts": captions.inputs.get("concepts", captions.recipe),
-            "index": index.settings,
-        },
-        contents={unit.name: unit.content for unit in chosen},
-        beside=index.recipe,
-        stand=options.refresh == "new",
-        finish=_note_devices,
-    )
+    job = table_job(config)
+    chosen, job.units, job.profile = job.units, units, profile
     manifest = build_table(session, config, job)
     tables.remove_table(config.workspace, TABLE)
     return manifest
-
-
-def _of_captions(workspace: str, name: str, captions: Manifest) -> Manifest:
-    """Index or probe, which must know the same concepts as the captions."""
-    found = tables.read_manifest(workspace, name)
-    grown = name == "probe" and grew(found, [captions])  # fitted before pairs were added, and kept
-    if found.inputs.get("pair_concepts") != captions.recipe and not grown:
-        raise UserError(
-            f"{name}/ was built from another pair_concepts table; run {found.job} again with overwrite=[{name}]"
-        )
-    return found
-
-
-def _place(manifest: Manifest) -> tuple[str, str, str]:
-    return manifest.workspace, manifest.extra["folder"], manifest.recipe
 
 
 def _settings(options: ArchivesConfig) -> dict[str, Any]:
@@ -193,22 +165,27 @@ def _note_devices(manifest: Manifest) -> None:
 def archive_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Archives of one part's pairs (runs on an executor)."""
     images, captions, plan, searched = unit.payload
-    # What was searched for already needs no card.
-    index, _ = placed_index(plan.index, "cpu" if searched else plan.options.device)
-    index.nprobe = plan.nprobe
-    probe = local_probe(*plan.probe) if plan.probe else None
     keys, vectors, own = read_part(images, captions)
-    found = read_neighbours(searched, plan.options.retrieved) if searched else None
-    archives = build_archives(keys, vectors, index, plan.options, own, task_threads(), probe, found)
+    archives, device = archives_here(plan, keys, vectors, own, searched)
     record = finish_unit(unit, folder, recipe, pa.Table.from_batches([archives]))
-    return replace(record, extra={"device": index.device})
+    return replace(record, extra={"device": device})
+
+
+def planned(config: CocuConfig) -> list[TableJob]:
+    """What is to be built, once the tables that are read are there."""
+    return [table_job(config)]
+
+
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "build_archives", [("build_archives", planned)])
 
 
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("build_archives", HELP, ["archives"], check, run)
+    job_entry("build_archives", HELP, ["archives"], check, run, plan)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Extractor:
 
     def __init__(self, concepts: Sequence[str], synonyms: Mapping[str, str] | None = None) -> None:
         self._root: dict[str, dict] = {}
-        self._count = len(concepts)
+        self._concepts = tuple(concepts)
         for number, concept in enumerate(concepts):
             self._add(concept, number)
         numbers = {concept: number for number, concept in enumerate(concepts)} if synonyms else {}
@@ -44,7 +44,7 @@ class Extractor:
             node.setdefault(_END, number)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._concepts)
 
     def extract(self, captions: pa.Array | pa.ChunkedArray | Sequence[str | None]) -> Csr:
         """Ids of each caption's concepts, in the order of their first words, shorter before longer, each once.
@@ -72,3 +72,7 @@ class Extractor:
                 ids.extend(found)
             offsets[row + 1] = len(ids)
         return Csr(offsets, np.array(ids, np.int32))
+
+    def names(self, captions: Sequence[str | None]) -> list[list[str]]:
+        """The same as words of the vocabulary."""
+        return [[self._concepts[number] for number in found] for found in self.extract(captions).to_lists()]

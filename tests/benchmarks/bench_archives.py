@@ -31,7 +31,8 @@ from curation.index import OpenIndex, search
 from curation.moments import concept_sums, image_moments
 from curation.probe import Probe, write_probe
 from curation.ranking import rank
-from spark_jobs.build_archives import Plan, archive_unit
+from spark_jobs.archiving.plan import Plan
+from spark_jobs.build_archives import archive_unit
 from storage import tables
 from storage.units import Unit
 from storage.vectors import vectors_to_column

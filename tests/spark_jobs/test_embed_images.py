@@ -19,7 +19,9 @@ from configs.schema import ClipConfig, CocuConfig, EmbedConfig, SparkConfig
 from corpora.ingest_shard import PAIRS_SCHEMA
 from models.clip import Clip, clip_fingerprint, load_clip
 from spark_jobs import embed_images
-from spark_jobs.embed_images import embed_pixels, embed_unit
+from spark_jobs.embed_images import embed_unit
+from spark_jobs.embedding import images as embedding
+from spark_jobs.embedding.images import embed_pixels
 from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
@@ -181,7 +183,7 @@ class SmallMemory:
 @pytest.fixture
 def fresh(monkeypatch):
     """What earlier batches taught about the memory is forgotten."""
-    monkeypatch.setattr(embed_images, "_fitting", {})
+    monkeypatch.setattr(embedding, "_fitting", {})
 
 
 def _decoded(count):
@@ -189,7 +191,7 @@ def _decoded(count):
         pixels = np.zeros((64, 64, 3), np.uint8)
         pixels[0, 0, 0] = row
         pixels[8:40, row : row + 9] = 200
-        yield row, pixels, ""
+        yield row, pixels, None
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(clip_config, fresh, capsys):
