@@ -70,7 +70,7 @@ case $kind in
         script=local:///opt/cocu/spark_jobs/$job.py
         for (( at = 0; at < ${#arguments[@]}; at++ )); do
             case ${arguments[at]} in
-                --config) if (( at + 1 < ${#arguments[@]} )); then arguments[at + 1]=$(in_the_image "${arguments[at + 1]}"); fi ;;
+                --config | -c) if (( at + 1 < ${#arguments[@]} )); then arguments[at + 1]=$(in_the_image "${arguments[at + 1]}"); fi ;;
                 --config=*) value=$(in_the_image "${arguments[at]#--config=}"); arguments[at]=--config=$value ;;
             esac
         done
