@@ -179,6 +179,13 @@ def _finish_epoch(run: Run, plan: EpochPlan) -> None:
         note = f", {plan.left_out} rows left out" if plan.left_out else ""
         print(f"epoch {progress.epoch} of {epochs} done: mean loss {loss:.4f}{note}", flush=True)
         run.telemetry.writer.add_scalar("epoch/loss", loss, progress.global_step)
+        run.telemetry.epoch(
+            {
+                "epoch": progress.epoch, "epochs": epochs, "loss": round(loss, 6),
+                "skipped": progress.skipped, "bad_images": progress.bad_images,
+            },
+            progress.rows,
+        )  # fmt: skip
     best = False
     if run.validation.due_after_epoch(progress.epoch, epochs) and progress.validated != progress.global_step:
         best = _validate(run, float(progress.epoch))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from configs.output_folder import make_output_folder
 
-__all__ = ["HISTORY", "Telemetry", "clock"]
+__all__ = ["EPOCHS", "HISTORY", "Telemetry", "clock"]
 
 HISTORY = "history.jsonl"
+EPOCHS = "epochs.jsonl"
 
 
 def clock(seconds: float) -> str:
@@ -35,6 +38,8 @@ class Telemetry:
     since: float = field(default_factory=time.monotonic)
     started: float = field(default_factory=time.monotonic)
     rows_at_start: int = -1
+    rows_at_epoch: int = -1
+    epoch_since: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         make_output_folder(self.folder, "train.output")
@@ -65,6 +70,23 @@ class Telemetry:
             flush=True,
         )
 
+    def epoch(self, values: dict[str, Any], rows_done: int) -> None:
+        """A line of epochs.jsonl, with the rows, seconds and rate since the epoch before (or the start), all ranks'."""
+        before = self.rows_at_start if self.rows_at_epoch < 0 else self.rows_at_epoch
+        rows, self.rows_at_epoch = rows_done - max(before, 0), rows_done
+        now = time.monotonic()
+        took, self.epoch_since = max(now - self.epoch_since, 1e-9), now
+        memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **values,
+            "rows": rows,
+            "seconds": round(took, 3),
+            "rate": round(rows / took, 2),
+            "memory": memory,
+        }
+        self._append(line, EPOCHS)
+
     def validation(
         self, entry: dict[str, Any], measure: str, value: float, best: bool, seconds: float
     ) -> None:
@@ -84,8 +106,8 @@ class Telemetry:
         for sentence in sentences:
             print(f"note: {sentence}", flush=True)
 
-    def _append(self, values: dict[str, Any]) -> None:
-        with (self.folder / HISTORY).open("a", encoding="utf-8") as stream:
+    def _append(self, values: dict[str, Any], name: str = HISTORY) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(values) + "\n")
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:

@@ -85,6 +85,10 @@ def test_loss_falls_and_everything_is_there(calm: Path) -> None:
     assert extra["configuration"]["train"]["model"] == "tiny"
     assert sum(parameter.numel() for parameter in model.parameters()) == summary["parameters"]
     history = [json.loads(line) for line in (calm / "history.jsonl").read_text().splitlines()]
+    epochs = [json.loads(line) for line in (calm / "epochs.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in epochs] == list(range(1, summary["epochs"] + 1))
+    assert [line["loss"] for line in epochs] == pytest.approx(summary["losses"], abs=1e-6)
+    assert sum(line["rows"] for line in epochs) == summary["rows"]
     assert [entry["step"] for entry in history] == sorted({entry["step"] for entry in history})
     assert history[-1]["step"] == summary["steps"]
     for place in (1, 2, 3):
