@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -20,7 +21,7 @@ from corpora.reasons import Reason
 from corpora.samples import LazyBytes, Sample
 from corpora.shards import Shard
 
-__all__ = ["PAIRS_SCHEMA", "REJECTS_SCHEMA", "Chunk", "ingest_shard"]
+__all__ = ["PAIRS_SCHEMA", "REJECTS_SCHEMA", "Chunk", "ingest_shard", "pairs_schema"]
 
 PAIRS_SCHEMA = pa.schema(
     [
@@ -32,6 +33,13 @@ PAIRS_SCHEMA = pa.schema(
         ("height", pa.int32()),
     ]
 )
+
+
+def pairs_schema(columns: Sequence[str] = ()) -> pa.Schema:
+    """Of `pairs`, with the columns of ``ingest.columns`` behind the others, as text."""
+    return pa.schema([*PAIRS_SCHEMA, *((name, pa.string()) for name in columns)])
+
+
 _REJECT_COLUMNS = ("key", "corpus", "shard", "sample", "stage", "reason", "detail")
 REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in _REJECT_COLUMNS])
 
@@ -55,6 +63,7 @@ class _Waiting:
 
     name: str
     caption: str = ""
+    columns: Mapping[str, str | None] = field(default_factory=dict)
     job: Job[bytes | LazyBytes | None, Prepared | Problem] | None = None
     problem: Problem | None = None
     size: int = 0
@@ -65,21 +74,25 @@ class _Rows:
     """Finished rows that are not handed out yet."""
 
     shard: Shard
-    pairs: list[tuple[str, str, bytes, str, int, int]] = field(default_factory=list)
+    columns: Sequence[str] = ()
+    pairs: list[tuple[Any, ...]] = field(default_factory=list)
     rejects: list[tuple[str, ...]] = field(default_factory=list)
     size: int = 0
 
-    def add(self, name: str, caption: str, image: Prepared | Problem) -> None:
+    def add(self, sample: _Waiting, image: Prepared | Problem) -> None:
+        name = sample.name
         key = f"{self.shard.corpus}/{self.shard.name}/{name}"
         if isinstance(image, Problem):
             place = (key, self.shard.corpus, self.shard.name, name)
             self.rejects.append((*place, "ingest", image.reason.value, _printable(image.detail)))
         else:
-            self.pairs.append((key, self.shard.corpus, image.jpeg, caption, image.width, image.height))
+            further = [sample.columns.get(column) for column in self.columns]
+            row = (key, self.shard.corpus, image.jpeg, sample.caption, image.width, image.height, *further)
+            self.pairs.append(row)
             self.size += len(image.jpeg)
 
     def take(self) -> Chunk:
-        chunk = Chunk(_table(self.pairs, PAIRS_SCHEMA), _table(self.rejects, REJECTS_SCHEMA))
+        chunk = Chunk(_table(self.pairs, pairs_schema(self.columns)), _table(self.rejects, REJECTS_SCHEMA))
         self.pairs, self.rejects, self.size = [], [], 0
         return chunk
 
@@ -104,7 +117,7 @@ def ingest_shard(shard: Shard, config: IngestConfig) -> Iterator[Chunk]:
     decodes). The bytes that wait for it, and the rows of a chunk, are bounded in number and in size. What is
     wrong with the shard itself is one reject with an empty sample name.
     """
-    rows = _Rows(shard)
+    rows = _Rows(shard, tuple(config.columns))
     threads = config.threads or _task_cores()
     with DecodePool(partial(_decode, config=config), threads, config.image_seconds) as pool:
         for sample in _ahead(_admit(shard, config, pool), _WAITING_A_THREAD * threads):
@@ -145,7 +158,7 @@ def _admit(shard: Shard, config: IngestConfig, pool: DecodePool) -> Iterator[_Wa
             yield _Waiting(sample.name, problem=checked)
         else:
             size = len(sample.image) if isinstance(sample.image, bytes) else 0
-            yield _Waiting(sample.name, checked, pool.submit(sample.image), size=size)
+            yield _Waiting(sample.name, checked, sample.columns, pool.submit(sample.image), size=size)
 
 
 def _check(sample: Sample, seen: set[str], config: IngestConfig) -> str | Problem:
@@ -174,4 +187,4 @@ def _finish(sample: _Waiting, pool: DecodePool, rows: _Rows) -> None:
             result = Problem(Reason.IMAGE_TIMEOUT, str(error))
         except MemoryError:  # while its bytes were read
             result = Problem(Reason.UNREADABLE_IMAGE, "MemoryError")
-    rows.add(sample.name, sample.caption, result)
+    rows.add(sample, result)

@@ -31,6 +31,11 @@ class Reason(StrEnum):
     CAPTION_NOT_UTF8 = "caption_not_utf8"
     OUT_OF_GPU_MEMORY = "out_of_gpu_memory"
     EMBEDDING_NOT_FINITE = "embedding_not_finite"
+    LOW_SCORE = "low_score"
+    SMALL_IMAGE = "small_image"
+    LONG_IMAGE = "long_image"
+    OTHER_LANGUAGE = "other_language"
+    NOT_LISTED = "not_listed"
     UNIT_FAILED = "unit_failed"
 
 
@@ -56,5 +61,10 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.CAPTION_NOT_UTF8: "the caption is not UTF-8",
     Reason.OUT_OF_GPU_MEMORY: "the image alone does not fit the GPU's memory",
     Reason.EMBEDDING_NOT_FINITE: "the embedding has NaN or infinite values, or is zero",
+    Reason.LOW_SCORE: "image and caption are less alike than filters.min_score",
+    Reason.SMALL_IMAGE: "the short side has fewer pixels than filters.min_side",
+    Reason.LONG_IMAGE: "the long side is more than filters.max_aspect times the short one",
+    Reason.OTHER_LANGUAGE: "the caption is in none of filters.languages",
+    Reason.NOT_LISTED: "the pair's uid is in none of filters.uids",
     Reason.UNIT_FAILED: "its unit failed, and spark.max_failed_units let the table do without (the manifest says why)",
 }

@@ -7,7 +7,7 @@ import json
 import posixpath
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from configs.schema import CorpusConfig
@@ -22,6 +22,7 @@ __all__ = [
     "Part",
     "Sample",
     "Suffixes",
+    "as_text",
     "assemble",
     "file_stem",
     "sample_name",
@@ -34,6 +35,7 @@ CAPTIONS = ("txt", "text", "caption")
 """Suffixes of captions: img2dataset's, and `text`, as GroupViT's and CoCu's converters write."""
 MOST_JSON_BYTES = 8 << 20
 _LONGEST_NAME = 160
+_LONGEST_COLUMN = 1 << 16
 
 LazyBytes = Callable[[], "bytes | Problem"]
 Part = bytes | Problem | LazyBytes
@@ -52,6 +54,8 @@ class Sample:
     image: bytes | LazyBytes | None = None
     caption: bytes | str | None = None
     problem: Problem | None = None
+    columns: Mapping[str, str | None] = field(default_factory=dict)
+    """further columns, those of ``ingest.columns`` that there are"""
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,22 @@ class Suffixes:
     captions: tuple[str, ...] = CAPTIONS
     json_key: str = "caption"
     chosen: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """keys of the JSON that go along"""
 
     @classmethod
-    def of(cls, options: CorpusConfig) -> Suffixes:
+    def of(cls, options: CorpusConfig, columns: Sequence[str] = ()) -> Suffixes:
         """The corpus' ``image_column`` and ``caption_column``, where set, go before the usual ones."""
         usual = CorpusConfig()
         image = () if options.image_column == usual.image_column else (options.image_column.lower(),)
         caption = () if options.caption_column == usual.caption_column else (options.caption_column.lower(),)
-        return cls((*image, *IMAGES), (*caption, *CAPTIONS), options.caption_column, (*image, *caption))
+        return cls(
+            (*image, *IMAGES),
+            (*caption, *CAPTIONS),
+            options.caption_column,
+            (*image, *caption),
+            tuple(columns),
+        )
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -115,7 +127,30 @@ def assemble(name: str, parts: Mapping[str, Part], others: Sequence[str], suffix
     for part in (image, caption):
         if isinstance(part, Problem):
             return Sample(sample_name(name), problem=part)
-    return Sample(sample_name(name), image, caption)  # type: ignore[arg-type]
+    columns = (
+        _columns_of_json(_content(parts["json"]), suffixes.columns)
+        if suffixes.columns and "json" in parts
+        else {}
+    )
+    return Sample(sample_name(name), image, caption, columns=columns)  # type: ignore[arg-type]
+
+
+def as_text(value: Any) -> str | None:
+    """A value of a further column as text: what is none becomes JSON; cut to 64 Ki characters."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if value is not None and not isinstance(value, str):
+        value = json.dumps(value, default=str)
+    # (Lone surrogates, which JSON can spell and UTF-8 cannot hold, become question marks.)
+    return None if value is None else value[:_LONGEST_COLUMN].encode("utf-8", "replace").decode()
+
+
+def _columns_of_json(data: bytes | Problem, columns: Sequence[str]) -> dict[str, str | None]:
+    try:
+        values = {} if isinstance(data, Problem) else json.loads(data)
+    except (ValueError, RecursionError):
+        return {}  # a caption may stand elsewhere: no reason to lose the pair
+    return {name: as_text(values.get(name)) for name in columns} if isinstance(values, dict) else {}
 
 
 def _caption(parts: Mapping[str, Part], suffixes: Suffixes) -> bytes | str | Problem | None:

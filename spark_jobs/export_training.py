@@ -6,18 +6,13 @@ ragged lists. Row groups are small: they are what is shuffled and shared out amo
 
 from __future__ import annotations
 
-import io
-import posixpath
-import tarfile
-import uuid
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
@@ -26,12 +21,22 @@ from curation.text import vocabulary
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
+from spark_jobs.engine.waves import attempt_name
+from spark_jobs.exporting.hugging_face import data_file, finish_hugging_face, write_data
+from spark_jobs.exporting.shards import (
+    finish_open_clip,
+    open_clip_files,
+    remove_other_shards,
+    three_lines,
+    write_shard,
+)
+from spark_jobs.exporting.training_set import pad_lists, training_schema
+from spark_jobs.planning import plan_text
 from storage import tables
-from storage.addresses import list_folder, resolve
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["check", "main", "pad_lists", "run", "training_schema"]
+__all__ = ["check", "main", "plan", "planned", "run"]
 
 HELP = """\
 Join images, captions and archives into what training reads: reads pairs and archives, writes training_set.
@@ -41,31 +46,13 @@ Each row: key, image (JPEG), caption, caption_tokens (its CLIP token ids, uint16
 clusters, padded with "", 0 and -1. Petastorm's make_batch_reader reads the part files (give it their list; training.train does).
 export.webdataset=true also writes training_set_webdataset/*.tar: the image as KEY.jpg, and KEY.txt with
 three lines: the caption; the archive's concepts, best first, joined by ", "; their scores, joined by ", ".
+export.open_clip=true writes training_set_open_clip/*.tar for open_clip's own trainer: KEY.jpg, KEY.txt with the
+caption alone, KEY.json with the archive and the columns of ingest.columns; and sizes.json.
+export.hugging_face=true writes training_set_hugging_face/, a data set for load_dataset, with a card (README.md).
 
 Example:
   spark-submit spark_jobs/export_training.py --config configs/cc3m.yaml workspace=/data/cocu \\
       export.archive_length=16 export.webdataset=true"""
-
-
-def training_schema(length: int) -> pa.Schema:
-    """The table's columns for archives of this length.
-
-    The lists are all of one length, which stands in their fields' metadata. Arrow's own type for that is of
-    no use here: Petastorm leaves columns of it out, with no more than a warning.
-    """
-    told = {"length": str(length)}
-    return pa.schema(
-        [
-            ("key", pa.string()),
-            ("image", pa.binary()),
-            ("caption", pa.string()),
-            ("caption_tokens", pa.binary()),
-            ("caption_nouns", pa.string()),
-            pa.field("archive_concepts", pa.list_(pa.string()), metadata=told),
-            pa.field("archive_scores", pa.list_(pa.float32()), metadata=told),
-            pa.field("archive_clusters", pa.list_(pa.int32()), metadata=told),
-        ]
-    )
 
 
 def check(config: CocuConfig) -> None:
@@ -78,9 +65,18 @@ def check(config: CocuConfig) -> None:
     tables.read_manifest(config.workspace, "archives")
 
 
-def run(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Build training_set."""
-    check(config)
+@dataclass(frozen=True)
+class Forms:
+    """What is written beside the table: addresses of folders, empty ones for none; ``columns`` go along."""
+
+    columns: tuple[str, ...] = ()
+    open_clip: str = ""
+    hugging_face: str = ""
+    data_file: str = ""
+
+
+def table_job(config: CocuConfig) -> TableJob:
+    """What is to be built."""
     pairs = tables.read_manifest(config.workspace, "pairs")
     archives = tables.read_manifest(config.workspace, "archives")
     options = config.export
@@ -89,15 +85,52 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         "row_group_rows": options.row_group_rows,
         "webdataset": options.webdataset,
         "max_words": config.concepts.max_words,
+        # Tables of before there were such forms stay what they are.
+        **{name: True for name in ("open_clip", "hugging_face") if getattr(options, name)},
     }
     held = {part.name for part in archives.parts}
     corpora = sorted({name.partition("/")[0] for name in held})
-    shards = tables.join(config.workspace, "training_set_webdataset") if options.webdataset else ""
+    shards, open_clip, hugging_face = (
+        tables.join(config.workspace, f"training_set_{form}") if getattr(options, form) else ""
+        for form in ("webdataset", "open_clip", "hugging_face")
+    )
+    forms = Forms(tuple(pairs.settings.get("ingest", {}).get("columns", ())), open_clip, hugging_face)
+    found = units_of(archives, [pairs], corpora)
+    files = {unit.name: data_file(number, len(found)) for number, unit in enumerate(found)}
     units = [
-        replace(unit, payload=(*unit.payload, options, config.concepts.max_words, shards))
-        for unit in units_of(archives, [pairs], corpora)
+        replace(
+            unit,
+            payload=(
+                *unit.payload,
+                options,
+                config.concepts.max_words,
+                shards,
+                replace(forms, data_file=files[unit.name]),
+            ),
+        )
+        for unit in found
     ]
-    job = TableJob(
+    ends: list[Callable[[Manifest], None]] = []
+    if shards:
+        ends.append(partial(remove_other_shards, shards))
+    if open_clip:
+        ends.append(partial(finish_open_clip, open_clip))
+    if hugging_face:
+        about = {
+            "short_side": config.ingest.short_side,
+            "length": options.archive_length,
+            "ranking": archives.settings.get("ranking", "unknown"),
+            "pairs_in": pairs.rows_in,
+            "rejects": pairs.rejects,
+            "columns": forms.columns,
+        }
+        ends.append(partial(finish_hugging_face, hugging_face, files, about))
+
+    def finish(manifest: Manifest) -> None:
+        for end in ends:
+            end(manifest)
+
+    return TableJob(
         job="export_training",
         table="training_set",
         settings=settings,
@@ -107,29 +140,22 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
         common=settings,
         sources=[pairs, archives],
         contents={unit.name: unit.content for unit in units},
-        finish=partial(_remove_other_shards, shards) if shards else None,
+        finish=finish,
     )
-    return build_table(session, config, job)
 
 
-def _remove_other_shards(folder: str, manifest: Manifest) -> None:
-    """Shards of an earlier training set with other units would be read along with this one's."""
-    filesystem, path = resolve(folder)
-    named = {_shard_name(part.name) for part in manifest.parts}
-    for info in list_folder(filesystem, path):
-        if info.type == pafs.FileType.File and info.base_name not in named:
-            filesystem.delete_file(info.path)
-
-
-def _shard_name(unit: str) -> str:
-    return f"{unit.replace('/', '--')}.tar"
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build training_set."""
+    check(config)
+    return build_table(session, config, table_job(config))
 
 
 def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Join one part (runs on an executor)."""
-    archives_address, pairs_address, options, max_words, shards = unit.payload
+    archives_address, pairs_address, options, max_words, shards, *rest = unit.payload
+    forms = rest[0] if rest else Forms()
     archives = tables.read_file(archives_address, ["key", "concepts", "scores", "clusters"])
-    pairs = tables.read_file(pairs_address, ["key", "image", "caption"])
+    pairs = tables.read_file(pairs_address, ["key", "image", "caption", *forms.columns])
     if not archives.column("key").equals(pairs.column("key")):
         # Rows that embedding rejected are in pairs and not in archives.
         rows = pc.index_in(archives.column("key"), value_set=pairs.column("key").combine_chunks())
@@ -155,56 +181,34 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
             "archive_concepts": pad_lists(archives.column("concepts"), length, ""),
             "archive_scores": pad_lists(archives.column("scores"), length, 0.0),
             "archive_clusters": pad_lists(archives.column("clusters"), length, -1).cast(pa.list_(pa.int32())),
+            **{name: pairs.column(name) for name in forms.columns},
         },
-        schema=training_schema(length),
+        schema=training_schema(length, forms.columns),
     )
     if shards:
-        write_shard(shards, unit.name, table)
+        write_shard(shards, unit.name, table, three_lines)
+    if forms.open_clip:
+        write_shard(forms.open_clip, unit.name, table, open_clip_files)
+    if forms.hugging_face:
+        write_data(forms.hugging_face, forms.data_file, table, attempt_name())
     return finish_unit(unit, folder, recipe, table, row_group_rows=options.row_group_rows)
 
 
-def pad_lists(column: pa.ChunkedArray, length: int, fill: str | float | int) -> pa.Array:
-    """A ragged list column as lists of one length: cut, or filled up with ``fill``."""
-    lists = pa.concat_arrays([pa.array([], column.type), *column.chunks])
-    values = lists.flatten()
-    sizes = np.diff(lists.offsets.to_numpy())
-    starts = np.concatenate([[0], np.cumsum(sizes)])[:-1]
-    kept = np.minimum(sizes, length)
-    # Row of `values` for every slot; the slots after a row's end point at the appended fill value.
-    slots = starts[:, None] + np.arange(length)
-    slots = np.where(np.arange(length) < kept[:, None], slots, len(values))
-    filled = pa.concat_arrays([values, pa.array([fill], values.type)])
-    offsets = np.arange(len(lists) + 1, dtype=np.int32) * length
-    return pa.ListArray.from_arrays(offsets, filled.take(pa.array(slots.ravel(), pa.int64())))
+def planned(config: CocuConfig) -> list[TableJob]:
+    """What is to be built, once the tables that are read are there."""
+    return [table_job(config)]
 
 
-def write_shard(folder: str, name: str, table: pa.Table) -> str:
-    """One webdataset shard with a unit's rows; an attempt that runs again replaces it by one rename."""
-    filesystem, path = resolve(tables.join(folder, _shard_name(name)))
-    filesystem.create_dir(posixpath.dirname(path), recursive=True)
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with filesystem.open_output_stream(temporary) as sink, tarfile.open(fileobj=sink, mode="w|") as tar:
-        for row in table.to_pylist():
-            found = [
-                (concept, score)
-                for concept, score in zip(row["archive_concepts"], row["archive_scores"], strict=True)
-                if concept
-            ]
-            lines = [row["caption"], ", ".join(c for c, _ in found), ", ".join(f"{s:.6f}" for _, s in found)]
-            member = row["key"].replace("/", "--").replace(".", "_")  # webdataset cuts names at the first dot
-            for suffix, data in (("jpg", row["image"]), ("txt", "\n".join(lines).encode())):
-                info = tarfile.TarInfo(f"{member}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    filesystem.move(temporary, path)
-    return path
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "export_training", [("export_training", planned)])
 
 
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("export_training", HELP, ["export"], check, run)
+    job_entry("export_training", HELP, ["export"], check, run, plan)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -12,7 +12,7 @@ from corpora.delimited import fit_fields, split_fields
 from corpora.inline_images import inline_image
 from corpora.readers.image_folder import image_below
 from corpora.reasons import Reason
-from corpora.samples import Sample
+from corpora.samples import Sample, as_text
 from corpora.shards import Shard
 from corpora.table_layout import TableLayout
 from storage.addresses import resolve
@@ -31,13 +31,31 @@ def read_table(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     layout = shard.layout
     assert layout is not None
+    further = _places(shard.address, layout, limits.columns)
     for position, line in read_lines(shard.address, shard.start, shard.end, layout.line_break):
         if (position == 0 and layout.header) or (line is not None and not line.strip()):
             continue
-        yield _row(f"{position:012d}", line, layout, shard.options.image_root, limits)
+        yield _row(f"{position:012d}", line, layout, shard.options.image_root, limits, further)
 
 
-def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: IngestConfig) -> Sample:
+def _places(address: str, layout: TableLayout, columns: Sequence[str]) -> dict[str, int]:
+    """Numbers of the columns that go along, where the header has them once."""
+    if not columns or not layout.header:
+        return {}
+    _, line = next(read_lines(address, ending=layout.line_break), (0, None))
+    header = (line or b"").decode("utf-8-sig", "replace").rstrip("\r")
+    fields = split_fields(header, layout.delimiter) or []
+    return {name: fields.index(name) for name in columns if fields.count(name) == 1}
+
+
+def _row(
+    name: str,
+    line: bytes | None,
+    layout: TableLayout,
+    root: str,
+    limits: IngestConfig,
+    further: Mapping[str, int],
+) -> Sample:
     if line is None:
         return Sample(
             name, problem=Problem(Reason.MALFORMED_ROW, f"a line of more than {_LONGEST_LINE} bytes")
@@ -62,7 +80,11 @@ def _row(name: str, line: bytes | None, layout: TableLayout, root: str, limits: 
         image = image_below(root, path, limits)
     if isinstance(image, Problem):
         return Sample(name, problem=image)
-    return Sample(name, image, fields[caption_column])
+    columns = {
+        column: as_text(fields[number]) if number < len(fields) else None
+        for column, number in further.items()
+    }
+    return Sample(name, image, fields[caption_column], columns=columns)
 
 
 def read_lines(

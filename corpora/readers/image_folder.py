@@ -28,7 +28,7 @@ def read_folder(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
         FileNotFoundError: the folder is gone.
     """
     filesystem, root = resolve(shard.address)
-    suffixes = Suffixes.of(shard.options)
+    suffixes = Suffixes.of(shard.options, limits.columns)
     paths = shard.files or relative_paths(list_entries(shard.address, recursive=True), shard.address)
     members = Members(suffixes)
     for path, name in named_files(paths, suffixes):

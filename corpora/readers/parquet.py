@@ -12,13 +12,14 @@ from configs.schema import CorpusConfig, IngestConfig
 from corpora.captions import Problem
 from corpora.inline_images import inline_image
 from corpora.reasons import Reason
-from corpora.samples import IMAGES, Sample, sample_name, too_big
+from corpora.samples import IMAGES, Sample, as_text, sample_name, too_big
 from corpora.shards import Shard
 from storage.addresses import is_readable, resolve
 
 __all__ = ["read_parquet"]
 
 _ROWS_A_BATCH = 64
+_FURTHER = "further:"  # before the names of columns that go along
 _BUFFER = 4 << 20  # bytes of a column read at a time
 # What img2dataset says of a download that failed.
 _FAILURE_COLUMNS = ("status", "error_message")
@@ -38,6 +39,8 @@ def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
         if isinstance(columns, Problem):
             yield Sample("", problem=columns)
             return
+        further = {name: name for name in limits.columns if file.schema_arrow.names.count(name) == 1}
+        columns |= {f"{_FURTHER}{name}": name for name in further}
         first = 0
         for group in range(file.num_row_groups):
             yield from _row_group(file, shard.address, group, first, columns, limits)
@@ -79,7 +82,7 @@ def _row_group(
     rows = file.metadata.row_group(group).num_rows
     done = 0
     try:
-        wanted = list(columns.values())
+        wanted = list(dict.fromkeys(columns.values()))
         for batch in file.iter_batches(_ROWS_A_BATCH, row_groups=[group], columns=wanted, use_threads=False):
             for number in range(batch.num_rows):
                 done += 1
@@ -105,7 +108,12 @@ def _sample(row: dict[str, pa.Scalar], number: int, limits: IngestConfig) -> Sam
         return Sample(name, problem=Problem(Reason.MISSING_IMAGE, _no_image(row)[:200]))
     if caption is not None and not isinstance(caption, (str, bytes)):
         return Sample(name, problem=Problem(Reason.MISSING_CAPTION, f"a value of type {row['caption'].type}"))
-    return Sample(name, image, caption)
+    further = {
+        meaning.removeprefix(_FURTHER): as_text(value.as_py())
+        for meaning, value in row.items()
+        if meaning.startswith(_FURTHER)
+    }
+    return Sample(name, image, caption, columns=further)
 
 
 def _no_image(row: dict[str, pa.Scalar]) -> str:

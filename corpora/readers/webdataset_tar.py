@@ -66,7 +66,7 @@ def read_tar(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     filesystem, path = resolve(shard.address)
     # tarfile unpacks gz by itself and, where it is cut, still gives what came before; Arrow does not.
     compression = "detect" if path.endswith(".zst") else None
-    suffixes = Suffixes.of(shard.options)
+    suffixes = Suffixes.of(shard.options, limits.columns)
     members = Members(suffixes)
     with filesystem.open_input_stream(path, compression=compression, buffer_size=1 << 20) as stream:
         try:
