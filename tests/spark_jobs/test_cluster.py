@@ -250,6 +250,26 @@ def test_every_property_is_one_that_spark_knows(which, known_properties):
     assert unknown == []
 
 
+def _managed() -> dict[str, dict[str, str]]:
+    """Spark properties of the managed services' files."""
+    emr = json.loads((CONFIGS / "emr" / "configurations.json").read_text())
+    (defaults,) = (entry["Properties"] for entry in emr if entry["Classification"] == "spark-defaults")
+    return {
+        "emr": defaults,
+        "databricks": json.loads((CONFIGS / "databricks" / "cluster.json").read_text())["spark_conf"],
+    }
+
+
+@pytest.mark.parametrize("service", ["emr", "databricks"])
+def test_managed_services_have_known_properties_with_the_clusters_values(service, known_properties):
+    found = _managed()[service]
+    assert [name for name in found if name not in known_properties] == []
+    ours = _properties("yarn", "cpu")
+    # What the service itself decides is left out; nothing is there that the other clusters have otherwise.
+    assert {name: ours[name] for name in found} == found
+    assert found["spark.dynamicAllocation.enabled"] == "false"
+
+
 def _is_pattern(name: str) -> bool:
     """Properties with a name of the user's inside."""
     return name.startswith(
