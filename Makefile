@@ -36,12 +36,14 @@ package: setup ## dist/environment.tar.gz and dist/cocu.zip, for spark-submit --
 	@scripts/package.sh
 
 ##@ The steps (CONFIG=configs/demo.yaml, ARGS="key=value ...")
-JOBS := ingest embed_images mine_concepts fit_probe build_index build_archives export_training report
+JOBS := ingest embed_images select_pairs mine_concepts fit_probe build_index build_archives export_training report
 .PHONY: $(subst _,-,$(JOBS)) import-embeddings curate
 ingest: setup ## shards -> pairs, rejects
 	@$(SUBMIT) spark_jobs/ingest.py --config $(CONFIG) $(ARGS)
 embed-images: setup ## pairs -> image_embeddings
 	@$(SUBMIT) spark_jobs/embed_images.py --config $(CONFIG) $(ARGS)
+select-pairs: setup ## filters (ARGS="filters.min_score=0.28 ...") -> selection, which the steps after it obey
+	@$(SUBMIT) spark_jobs/select_pairs.py --config $(CONFIG) $(ARGS)
 mine-concepts: setup ## captions -> concepts, pair_concepts
 	@$(SUBMIT) spark_jobs/mine_concepts.py --config $(CONFIG) $(ARGS)
 fit-probe: setup ## image_embeddings, pair_concepts -> probe
@@ -59,7 +61,11 @@ import-embeddings: setup ## ready CLIP vectors (.npy) and captions -> pairs, ima
 curate: setup ## all of the above in one Spark application
 	@$(SUBMIT) spark_jobs/pipeline.py --config $(CONFIG) $(ARGS)
 
-.PHONY: train evaluate
+.PHONY: watch publish train evaluate
+watch: setup ## a run that is under way, from another terminal: units, rows, rates, rejects, memory, time left
+	@python -m spark_jobs.watch --config $(CONFIG) $(ARGS)
+publish: setup ## finished tables as plain folders, for SQL and other readers (ARGS="archives training_set")
+	@python -m spark_jobs.publish --config $(CONFIG) $(ARGS)
 train: setup ## training_set -> checkpoints; one process a GPU, or one (NP=4 HOSTS=a:2,b:2)
 	@scripts/train.sh --config $(CONFIG) $(ARGS)
 evaluate: setup ## zero-shot segmentation (ARGS="--checkpoint C --benchmark voc --data ROOT")

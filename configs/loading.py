@@ -53,8 +53,8 @@ _POSITIVE = (
 ).split()
 _NOT_NEGATIVE = (
     "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave index.train_rows "
-    "train.known spark.max_failed_units train.validate.limit train.validate.short_side train.validate.window "
-    "train.validate.stride"
+    "train.known spark.max_failed_units limit plan.slots train.validate.limit train.validate.short_side "
+    "train.validate.window train.validate.stride"
 ).split()
 
 
@@ -82,6 +82,8 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> CocuConfig:
     assert isinstance(config, CocuConfig)
     _expand_home(config)
     _check_values(config, path or "configuration")
+    if config.limit and config.workspace:
+        config.workspace = f"{config.workspace.rstrip('/')}-first-{config.limit}"
     return config
 
 

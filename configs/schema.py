@@ -20,8 +20,10 @@ __all__ = [
     "CorpusConfig",
     "EmbedConfig",
     "ExportConfig",
+    "FilterConfig",
     "IndexConfig",
     "IngestConfig",
+    "PlanConfig",
     "ReportConfig",
     "SparkConfig",
 ]
@@ -63,6 +65,10 @@ class IngestConfig:
     min_caption_chars: int = _option(3, "shorter captions are rejected")
     max_caption_chars: int = _option(4096, "longer captions are cut to this many characters")
     image_seconds: float = _option(20.0, "time limit for one image; slower ones are rejected")
+    columns: list[str] = _option(
+        [],
+        "columns of the source (webdataset, files: keys of the JSON) that go along as text: [url, license, uid]",
+    )
     rows_per_part: int = _option(2500, "pairs in a part file, the unit of all later work")
     threads: int = _option(0, "decoding threads a task; 0: the cores of the task")
 
@@ -86,8 +92,45 @@ class ClipConfig:
 class EmbedConfig:
     """Image embeddings."""
 
+    text_score: bool = _option(
+        False,
+        "embed the captions, too, and store each pair's cosine as image_text_score (for filters.min_score)",
+    )
     batch_size: int = _option(0, "images a forward pass; 0: 256 on GPU, 64 on CPU")
     threads: int = _option(0, "decoding threads a task; 0: the cores of the task")
+
+
+@dataclass
+class FilterConfig:
+    """Which pairs are curated; from mine_concepts on, the steps obey (see select_pairs)."""
+
+    min_score: float = _option(
+        -1.0, "least cosine of image and caption (needs embed.text_score=true); -1: any"
+    )
+    min_side: int = _option(0, "least pixels of the short side, as stored")
+    max_aspect: float = _option(0.0, "the long side is at most so many times the short one; 0: any")
+    languages: list[str] = _option(
+        [], "captions in these languages: [en, de]; needs the package py3langid; empty: any"
+    )
+    language_share: float = _option(
+        0.2,
+        "a caption goes where the detector gives the languages together less than this (it errs on short ones)",
+    )
+    uids: list[str] = _option(
+        [], "lists of what stays: DataComp's .npy of uids, or Parquet with a column uid; empty: any"
+    )
+    uid_column: str = _option("uid", "column of pairs with the uid (see ingest.columns)")
+    show: bool = _option(False, "only print what each filter would remove")
+
+    @property
+    def active(self) -> bool:
+        """Whether any filter is set."""
+        return self.min_score > -1 or bool(self.min_side or self.max_aspect or self.languages or self.uids)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides which pairs are selected."""
+        return {name: value for name, value in vars(self).items() if name != "show"}
 
 
 @dataclass
@@ -186,6 +229,10 @@ class ExportConfig:
         False,
         "also write webdataset shards with the three-part text, one a part of ingest.rows_per_part pairs",
     )
+    open_clip: bool = _option(
+        False, "also write webdataset shards for open_clip's trainer: caption as text, archive as JSON"
+    )
+    hugging_face: bool = _option(False, "also write a data set for Hugging Face's load_dataset, with a card")
 
 
 @dataclass
@@ -195,6 +242,21 @@ class ReportConfig:
     samples: int = _option(24, "pairs in the gallery")
     seed: int = _option(0, "which pairs")
     truth: str = _option("", "demo: JSON lines with the generated truth (key, labels)")
+
+
+@dataclass
+class PlanConfig:
+    """What `--plan` computes with."""
+
+    slots: int = _option(
+        0, "tasks that will run at once; 0: those of spark.master=local[N], or this machine's cores"
+    )
+    measured: str = _option(
+        "", "workspace whose rates and sizes are used, e.g. of a run with limit=1000; empty: this one's own"
+    )
+    rates: dict[str, float] = _option(
+        {}, "rows a second of one slot, by job, e.g. plan.rates.embed_images=7; go before measured ones"
+    )
 
 
 @dataclass
@@ -224,6 +286,9 @@ class CocuConfig:
         False,
         "true: replace what was built from something else; [archives,...]: build these again, replace no other",
     )
+    limit: int = _option(
+        0, "only the first so many pairs of each corpus, in a workspace of its own: WORKSPACE-first-N; 0: all"
+    )
     verify: bool = _option(
         False, "read every file of complete tables, and do again the units of which one is lost or damaged"
     )
@@ -231,10 +296,12 @@ class CocuConfig:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
+    filters: FilterConfig = field(default_factory=FilterConfig)
     concepts: ConceptsConfig = field(default_factory=ConceptsConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     archives: ArchivesConfig = field(default_factory=ArchivesConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     spark: SparkConfig = field(default_factory=SparkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

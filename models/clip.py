@@ -30,12 +30,14 @@ __all__ = [
     "check_clip",
     "clip_fingerprint",
     "clip_settings",
+    "clip_size",
     "crop_to_aspect",
     "load_clip",
     "pick_device",
 ]
 
 _MOST_ASPECT = 8
+_PARAMETERS = 149_620_737  # of ViT-B-16
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -124,6 +126,35 @@ def clip_fingerprint(config: ClipConfig) -> str:
 def clip_settings(config: ClipConfig) -> dict[str, str]:
     """The settings that shape the vectors, for a table's recipe."""
     return {"name": config.name, "weights": clip_fingerprint(config), "precision": config.precision}
+
+
+@lru_cache(maxsize=4)
+def _size(name: str) -> tuple[int, int, int]:
+    import open_clip
+
+    values = open_clip.get_model_config(name)
+    size = values["vision_cfg"].get("image_size", 224)
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    wanted = {
+        key: values[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu") if key in values
+    }
+    try:
+        with torch.device("meta"):
+            parameters = sum(one.numel() for one in open_clip.CLIP(**wanted).parameters())
+    except Exception:  # built of another library's parts, which would be downloaded
+        parameters = _PARAMETERS
+    return values["embed_dim"], parameters, height * width
+
+
+def clip_size(config: ClipConfig) -> tuple[int, int, int]:
+    """Dimension of the vectors, number of weights, pixels of an input image; no weights are read.
+
+    For models that are not of open_clip's own parts the number of weights is taken to be ViT-B-16's.
+
+    Raises:
+        UserError: no such model.
+    """
+    return _size(_registered_name(config.name))
 
 
 @lru_cache(maxsize=8)

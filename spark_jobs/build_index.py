@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
@@ -32,13 +31,15 @@ from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, part_address, units_of
 from spark_jobs.engine.waves import attempt_name, map_units
+from spark_jobs.planning import plan_text
 from storage import tables
-from storage.addresses import join, resolve
+from storage.addresses import join
+from storage.selection import read_selected
 from storage.small_files import read_small, write_atomically
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["check", "check_options", "main", "run", "seconds_of"]
+__all__ = ["check", "check_options", "main", "plan", "planned", "run", "seconds_of"]
 
 HELP = """\
 Build the index of the retrieval corpus: reads image_embeddings, pair_concepts and concepts, writes
@@ -70,16 +71,23 @@ def seconds_of(workspace: str) -> float | None:
     return None if manifest is None else round(manifest.seconds, 2)
 
 
-def run(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Build the index, or find that it is there."""
-    images = tables.read_manifest(config.workspace, "image_embeddings")
+def folder_job(config: CocuConfig) -> FolderJob:
+    """What is to be built."""
+    images = read_selected(config, "image_embeddings")
     captions = tables.read_manifest(config.workspace, "pair_concepts")
-    job = FolderJob(
+    return FolderJob(
         job="build_index",
         table="index",
         settings=_settings(config),
         inputs=[images, captions],
     )
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build the index, or find that it is there."""
+    images = read_selected(config, "image_embeddings")
+    captions = tables.read_manifest(config.workspace, "pair_concepts")
+    job = folder_job(config)
     units = units_of(images, [captions], config.index.corpora)
     manifest, built = build_folder(config, job, lambda: _build(session, config, units, job), "index_parts")
     if built:
@@ -188,9 +196,7 @@ def _groups(units: Sequence[Unit]) -> list[Unit]:
 def _dimension(groups: Sequence[Unit]) -> int:
     if not groups:
         raise UserError("there is nothing to index: image_embeddings has no rows of index.corpora")
-    filesystem, path = resolve(groups[0].payload[0][0])
-    with filesystem.open_input_file(path) as source:
-        return pq.read_schema(source).field("embedding").type.byte_width // 2
+    return tables.read_schema(groups[0].payload[0][0]).field("embedding").type.byte_width // 2
 
 
 def _trained(
@@ -286,11 +292,21 @@ def _add_group(writer: Any, payload: Sequence[tuple[str, str]], encoded: str) ->
         start = end
 
 
+def planned(config: CocuConfig) -> list[FolderJob]:
+    """What is to be built, once the tables that are read are there."""
+    return [folder_job(config)]
+
+
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "build_index", [("build_index", planned)])
+
+
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("build_index", HELP, ["index"], check, run)
+    job_entry("build_index", HELP, ["index"], check, run, plan)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from configs.errors import run_entry
+from configs.arguments import add_common, split_words
+from configs.errors import UserError, run_entry
 from configs.loading import load_config
-from configs.paths import expand_home
 from spark_jobs.engine.entry import check_workspace
 from spark_jobs.reporting.explain_text import explain
 
@@ -21,19 +21,20 @@ def main(argv: list[str]) -> int:
         description="Show how the archive of one pair came about: its caption, its neighbours with their captions, "
         "and the ranked concepts, those that the caption lacks marked.",
     )
+    add_common(parser, "configs/demo.yaml")
     parser.add_argument(
-        "--config",
-        type=expand_home,
-        default="configs/demo.yaml",
-        metavar="FILE",
-        help="the configuration the tables were built with (default: %(default)s)",
+        "words",
+        nargs="*",
+        metavar="KEY | key=value",
+        help="corpus/shard/sample, e.g. demo/00000/000000012; options",
     )
-    parser.add_argument("key", metavar="KEY", help="corpus/shard/sample, e.g. demo/00000/000000012")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_intermixed_args(argv)
-    config = load_config(arguments.config, arguments.overrides)
+    keys, overrides = split_words(arguments.words)
+    if len(keys) != 1:
+        raise UserError(f"name one pair, as corpus/shard/sample; found {', '.join(keys) or 'none'}")
+    config = load_config(arguments.config, overrides)
     check_workspace(config, create=False)
-    print(explain(config.workspace, arguments.key))
+    print(explain(config.workspace, keys[0]))
     return 0
 
 

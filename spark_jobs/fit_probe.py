@@ -21,11 +21,13 @@ from spark_jobs.engine.units import units_of
 from spark_jobs.engine.versions import check_executors
 from spark_jobs.engine.waves import attempt_name
 from spark_jobs.mining.probe_pass import fit_on_spark
+from spark_jobs.planning import plan_text
 from storage import tables
 from storage.addresses import join
+from storage.selection import read_selected
 from storage.tables import Manifest
 
-__all__ = ["check", "main", "run"]
+__all__ = ["check", "main", "plan", "planned", "run"]
 
 HELP = """\
 Fit the probe of the calibrated ranking: reads image_embeddings and pair_concepts, writes probe/.
@@ -41,21 +43,28 @@ def check(config: CocuConfig) -> None:
         tables.read_manifest(config.workspace, name)
 
 
-def run(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Fit the probe, or find that it is there.
-
-    Raises:
-        UserError: one of other tables is there and ``overwrite`` is not set; another run is at work; no images.
-    """
-    images = tables.read_manifest(config.workspace, "image_embeddings")
+def folder_job(config: CocuConfig) -> FolderJob:
+    """What is to be built."""
+    images = read_selected(config, "image_embeddings")
     captions = tables.read_manifest(config.workspace, "pair_concepts")
-    job = FolderJob(
+    return FolderJob(
         job="fit_probe",
         table="probe",
         settings={"corpora": sorted(config.index.corpora), "format": FORMAT},
         inputs=[images, captions],
         keep=True,
     )
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Fit the probe, or find that it is there.
+
+    Raises:
+        UserError: one of other tables is there and ``overwrite`` is not set; another run is at work; no images.
+    """
+    images = read_selected(config, "image_embeddings")
+    captions = tables.read_manifest(config.workspace, "pair_concepts")
+    job = folder_job(config)
     manifest, built = build_folder(config, job, lambda: _fit(session, config, images, captions, job.recipe))
     if built:
         print(f"fit_probe: {_summary(manifest)}, {manifest.seconds:.1f} s", flush=True)
@@ -98,11 +107,21 @@ def _summary(manifest: Manifest) -> str:
     return f"{facts['concepts']:,} concepts from {facts['rows']:,} pairs, {chosen}"
 
 
+def planned(config: CocuConfig) -> list[FolderJob]:
+    """What is to be built, once the tables that are read are there."""
+    return [folder_job(config)]
+
+
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "fit_probe", [("fit_probe", planned)])
+
+
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("fit_probe", HELP, ["index"], check, run)
+    job_entry("fit_probe", HELP, ["index"], check, run, plan)
 
 
 if __name__ == "__main__":

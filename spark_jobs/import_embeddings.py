@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,14 @@ from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, rejects_table
 from spark_jobs.engine.waves import attempt_name
+from spark_jobs.planning import plan_text
 from storage import tables
 from storage.listing import look_up, stamp_of
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 from storage.vectors import vectors_to_column
 
-__all__ = ["check", "main", "run"]
+__all__ = ["check", "main", "plan", "planned", "run"]
 
 HELP = """\
 Take image embeddings that exist already: writes pairs (without images) and image_embeddings.
@@ -61,6 +63,10 @@ Example:
 
 def check(config: CocuConfig) -> None:
     """What can be wrong before Spark starts; of every corpus the first two files are looked into."""
+    if config.ingest.columns:
+        raise UserError(
+            "ingest.columns: columns of metadata do not go along with ready embeddings; leave it empty"
+        )
     for corpus in _corpora(config):
         vectors, metadata = paired_files(corpus)[0]
         open_npy(vectors)
@@ -80,68 +86,78 @@ def _corpora(config: CocuConfig) -> list[CorpusConfig]:
     return chosen
 
 
-def run(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Build pairs and image_embeddings; returns the manifest of the latter."""
+def pairs_job(config: CocuConfig) -> TableJob:
+    """What is to be built of captions; a unit a file of vectors, with ``limit`` as many as hold that many rows."""
     units = []
     for corpus in _corpora(config):
         files = paired_files(corpus)
         dimension = open_npy(files[0][0]).dimension
+        left = config.limit
         for number, (vectors, metadata) in enumerate(files):
-            payload = Source(corpus, vectors, metadata, dimension, config.ingest)
+            if config.limit and left <= 0:
+                break
+            payload = Source(corpus, vectors, metadata, dimension, config.ingest, max(0, left))
             units.append(Unit(f"{corpus.name}/{number:05d}", 0, payload, vectors))
-    pairs = build_table(
-        session,
-        config,
-        TableJob(
-            job="import_embeddings",
-            table="pairs",
-            settings=_settings(config),
-            inputs={"files": _fingerprint([unit.payload for unit in units])},
-            units=units,
-            task=pairs_unit,
-            what="rows",
-        ),
+            left -= open_npy(vectors).rows if config.limit else 0
+    return TableJob(
+        job="import_embeddings",
+        table="pairs",
+        settings=_settings(config),
+        inputs={"files": _fingerprint([unit.payload for unit in units])},
+        units=units,
+        task=pairs_unit,
+        what="rows",
     )
-    sources = {unit.name: unit.payload for unit in units}
-    return build_table(
-        session,
-        config,
-        TableJob(
-            job="import_embeddings",
-            table="image_embeddings",
-            settings={},
-            inputs={"pairs": pairs.recipe},
-            units=[
-                Unit(
-                    part.name,
-                    part.rows,
-                    (sources[record.unit], tables.join(pairs.folder, part.file)),
-                    sources[record.unit].vectors,
-                )
-                for record in pairs.units
-                for part in record.parts
-            ],
-            task=vectors_unit,
-            what="vectors",
-        ),
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build pairs and image_embeddings; returns the manifest of the latter."""
+    first = pairs_job(config)
+    pairs = build_table(session, config, first)
+    return build_table(session, config, vectors_job(first, pairs))
+
+
+def vectors_job(first: TableJob, pairs: Manifest) -> TableJob:
+    """What is to be built of vectors: a unit a part of the captions that ``first`` has built."""
+    assert not callable(first.units)
+    sources = {unit.name: unit.payload for unit in first.units}
+    return TableJob(
+        job="import_embeddings",
+        table="image_embeddings",
+        settings={},
+        inputs={"pairs": pairs.recipe},
+        units=[
+            Unit(
+                part.name,
+                part.rows,
+                (sources[record.unit], tables.join(pairs.folder, part.file)),
+                sources[record.unit].vectors,
+            )
+            for record in pairs.units
+            for part in record.parts
+        ],
+        task=vectors_unit,
+        what="vectors",
     )
 
 
 @dataclass(frozen=True)
 class Source:
-    """One .npy file and its metadata."""
+    """One .npy file and its metadata, of which the first ``limit`` rows count (0: all)."""
 
     corpus: CorpusConfig
     vectors: str
     metadata: str
     dimension: int
     options: IngestConfig
+    limit: int = 0
 
 
 def _settings(config: CocuConfig) -> dict[str, Any]:
     names = ("rows_per_part", "min_caption_chars", "max_caption_chars")
     chosen = {name: getattr(config.ingest, name) for name in names}
-    return {"corpora": [to_plain(corpus) for corpus in _corpora(config)], **chosen}
+    limit = {"limit": config.limit} if config.limit else {}
+    return {"corpora": [to_plain(corpus) for corpus in _corpora(config)], **chosen, **limit}
 
 
 def _fingerprint(sources: Sequence[Source]) -> str:
@@ -169,7 +185,8 @@ def pairs_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     good: list[tuple[str, str]] = []
     rejects: list[RejectedRow] = []
     seen: set[str] = set()
-    for number, (name, caption) in enumerate(zip(rows.keys, rows.captions, strict=True)):
+    named = islice(zip(rows.keys, rows.captions, strict=True), source.limit or None)
+    for number, (name, caption) in enumerate(named):
         # The sample's part of the key carries the row, by which its vector is found again.
         key = f"{unit.name}/{sample_name(name) if name else 'row'}@{number}"
         result = caption if isinstance(caption, Problem) else clean_caption(caption, source.options)
@@ -240,11 +257,24 @@ def vectors_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     return finish_unit(unit, folder, recipe, pa.table({"key": keys, "embedding": embeddings}))
 
 
+def planned(config: CocuConfig) -> list[TableJob]:
+    """What is to be built; `image_embeddings` once the captions are there."""
+    first = pairs_job(config)
+    pairs = tables.find_manifest(config.workspace, "pairs")
+    known = pairs is not None and pairs.recipe == first.recipe
+    return [first, vectors_job(first, pairs)] if known else [first]
+
+
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "import_embeddings", [("import_embeddings", planned)])
+
+
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("import_embeddings", HELP, ["ingest"], check, run)
+    job_entry("import_embeddings", HELP, ["ingest"], check, run, plan)
 
 
 if __name__ == "__main__":

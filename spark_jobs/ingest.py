@@ -7,7 +7,7 @@ it holds. These part files are the units of all later jobs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -19,20 +19,22 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.loading import to_plain
 from configs.overwrite import may_replace
-from configs.schema import CocuConfig, CorpusConfig
+from configs.schema import CocuConfig, CorpusConfig, IngestConfig
 from corpora.fingerprint import fingerprint, how_read, shard_contents
-from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, ingest_shard
+from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, Chunk, ingest_shard
 from corpora.readers.yfcc_captions import sort_into_buckets
 from corpora.shards import Shard, list_shards
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.waves import attempt_name
+from spark_jobs.exporting.training_set import TRAINING_NAMES
+from spark_jobs.planning import plan_text
 from storage import tables
 from storage.addresses import resolve
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 
-__all__ = ["check", "main", "run"]
+__all__ = ["check", "main", "plan", "planned", "run"]
 
 HELP = """\
 Read image-caption shards, check and clean every pair, store it once: writes `pairs` and its rejects.
@@ -61,6 +63,7 @@ Example:
 # Settings that change how fast or careful ingest works, not what it writes.
 _NOT_CONTENT = ("threads", "image_seconds")
 _SORTED = "_captions"
+_TAKEN = {*PAIRS_SCHEMA.names, *TRAINING_NAMES}
 _ZIPS_UNSORTED = 4  # so many read the tables through, each for itself
 
 
@@ -70,38 +73,92 @@ def check(config: CocuConfig) -> None:
         raise UserError(
             "corpora is empty: name at least one source (name, format, path) in the configuration file"
         )
+    check_columns(config.ingest.columns)
     for corpus in config.corpora:
         if corpus.format != "embeddings":
             list_shards(corpus)
+    for corpus in config.corpora:
+        if config.ingest.columns and corpus.format == "yfcc14m":
+            print(
+                f"ingest: corpus '{corpus.name}': yfcc14m has no further columns; ingest.columns are null there",
+                flush=True,
+            )
 
 
-def run(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Build pairs."""
-    settings: dict[str, Any] = to_plain(config.ingest)
+def check_columns(columns: Sequence[str]) -> None:
+    """Whether columns of these names can go along.
+
+    Raises:
+        UserError: a name that a table of this software has, or that is named twice.
+    """
+    for number, name in enumerate(columns):
+        if not name or name in _TAKEN or name in columns[:number]:
+            why = (
+                "is named twice"
+                if name in columns[:number]
+                else "is a name that pairs or training_set have themselves"
+            )
+            raise UserError(f"ingest.columns: '{name}' {why}; leave it out or rename it in the source")
+
+
+def table_job(config: CocuConfig) -> TableJob:
+    """What is to be built: the shards are listed, and read by nobody yet."""
+    options = config.ingest
+    settings: dict[str, Any] = to_plain(options)
     for name in _NOT_CONTENT:
         settings.pop(name)
+    if not options.columns:
+        del settings["columns"]  # tables of before there were such stay what they are
     corpora = [corpus for corpus in config.corpora if corpus.format != "embeddings"]
     shards = [shard for corpus in corpora for shard in list_shards(corpus)]
     _insist_on_reading_alike(config, corpora)
 
     def units() -> list[Unit]:
         ready = with_sorted_captions(shards, tables.join(config.workspace, _SORTED))
+        if config.limit:
+            return [
+                Unit(
+                    f"{corpus.name}/first-{config.limit}",
+                    config.limit,
+                    ([shard for shard in ready if shard.corpus == corpus.name], config.ingest, config.limit),
+                    corpus.path,
+                )
+                for corpus in corpora
+            ]
         return [
             Unit(f"{shard.corpus}/{shard.name}", 0, (shard, config.ingest), shard.address) for shard in ready
         ]
 
-    job = TableJob(
+    return TableJob(
         job="ingest",
         table="pairs",
-        settings={"ingest": settings, "corpora": [to_plain(corpus) for corpus in corpora]},
+        settings={
+            "ingest": settings,
+            "corpora": [to_plain(corpus) for corpus in corpora],
+            **({"limit": config.limit} if config.limit else {}),
+        },
         inputs={"shards": fingerprint(corpora, shards)},
         units=units,
-        task=ingest_unit,
-        common={"ingest": settings},
-        contents=shard_contents(corpora, shards),
+        task=ingest_first if config.limit else ingest_unit,
+        common={"ingest": settings, **({"limit": config.limit} if config.limit else {})},
+        contents=(
+            {
+                f"{corpus.name}/first-{config.limit}": fingerprint(
+                    [corpus], [one for one in shards if one.corpus == corpus.name]
+                )
+                for corpus in corpora
+            }
+            if config.limit
+            else shard_contents(corpora, shards)
+        ),
         finish=insist_on_pairs,
+        expected=len(corpora) if config.limit else len(shards),
     )
-    manifest = build_table(session, config, job)
+
+
+def run(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Build pairs."""
+    manifest = build_table(session, config, table_job(config))
     _remove(tables.join(config.workspace, _SORTED))
     for line in barren(manifest):
         print(f"ingest: {line}", flush=True)
@@ -186,19 +243,44 @@ def _why(manifest: Manifest, units: Sequence[UnitRecord]) -> str:
 def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Ingest one shard (runs on an executor)."""
     shard, options = unit.payload
+    return _ingested(unit, [(unit.name, shard)], options, 0, folder, recipe)
+
+
+def ingest_first(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """Ingest a corpus' shards one after another until it has given so many pairs (runs on an executor)."""
+    shards, options, limit = unit.payload
+    small = replace(options, rows_per_part=min(options.rows_per_part, limit))
+    named = [(f"{shard.corpus}/{shard.name}", shard) for shard in shards]
+    return _ingested(unit, named, small, limit, folder, recipe)
+
+
+def _ingested(
+    unit: Unit,
+    shards: Sequence[tuple[str, Shard]],
+    options: IngestConfig,
+    limit: int,
+    folder: str,
+    recipe: str,
+) -> UnitRecord:
+    """The parts and rejects of some shards, whose names begin as given; with ``limit`` of the first so many pairs."""
     attempt = attempt_name()
     parts: list[Part] = []
     reasons: Counter[str] = Counter()
     rejected: list[pa.Table] = []
-    for chunk in ingest_shard(shard, options):
-        if chunk.pairs.num_rows:
-            name = f"{unit.name}-{len(parts):05d}"
-            file = tables.part_path(recipe, name, attempt)
-            rows = tables.write_part(folder, file, chunk.pairs, PAIRS_SCHEMA, row_group_rows=256)
-            parts.append(Part(name, file, rows))
+    for number, name, chunk in _chunks(shards, options):
+        left = limit - sum(part.rows for part in parts)
+        pairs = chunk.pairs.slice(0, left) if limit else chunk.pairs
+        if pairs.num_rows:
+            part = f"{name}-{number:05d}"
+            file = tables.part_path(recipe, part, attempt)
+            parts.append(
+                Part(part, file, tables.write_part(folder, file, pairs, pairs.schema, row_group_rows=256))
+            )
         if chunk.rejects.num_rows:
             reasons.update(chunk.rejects.column("reason").to_pylist())
             rejected.append(chunk.rejects)
+        if limit and pairs.num_rows == left:
+            break
     reject_file = None
     if rejected:
         reject_file = tables.part_path(recipe, f"{unit.name}.rejects", attempt)
@@ -212,11 +294,30 @@ def ingest_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     )
 
 
+def _chunks(shards: Sequence[tuple[str, Shard]], options: IngestConfig) -> Iterator[tuple[int, str, Chunk]]:
+    """Chunks of the shards in order, each with its shard's name and the number of that shard's parts before it."""
+    for name, shard in shards:
+        number = 0
+        for chunk in ingest_shard(shard, options):
+            yield number, name, chunk
+            number += chunk.pairs.num_rows > 0
+
+
+def planned(config: CocuConfig) -> list[TableJob]:
+    """What is to be built, once the tables that are read are there."""
+    return [table_job(config)]
+
+
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "ingest", [("ingest", planned)])
+
+
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("ingest", HELP, ["ingest"], check, run)
+    job_entry("ingest", HELP, ["ingest"], check, run, plan)
 
 
 if __name__ == "__main__":

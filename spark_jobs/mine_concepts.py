@@ -12,12 +12,14 @@ from configs.schema import CocuConfig
 from curation.text import vocabulary
 from models.clip import check_clip
 from spark_jobs.engine.concept_vectors import check_given
-from spark_jobs.mining.caption_table import build_pair_concepts
-from spark_jobs.mining.concept_table import build_concepts, digest
+from spark_jobs.engine.table_job import TableJob
+from spark_jobs.mining.caption_table import build_pair_concepts, pair_concepts_job
+from spark_jobs.mining.concept_table import build_concepts, concepts_job, digest, kept_concepts
+from spark_jobs.planning import plan_text
 from storage import tables
 from storage.tables import Manifest
 
-__all__ = ["check", "check_options", "main", "run"]
+__all__ = ["check", "check_options", "main", "plan", "planned", "run"]
 
 HELP = """\
 Find the concepts of the corpus: reads pairs and image_embeddings, writes concepts and pair_concepts.
@@ -55,11 +57,26 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     return build_pair_concepts(session, config, concepts)
 
 
+def planned(config: CocuConfig) -> list[TableJob]:
+    """What is to be built; `pair_concepts` once the vocabulary is there."""
+    if kept := kept_concepts(config):
+        return [pair_concepts_job(config, kept)]
+    first = concepts_job(config)
+    concepts = tables.find_manifest(config.workspace, "concepts")
+    known = concepts is not None and concepts.recipe == first.recipe
+    return [first, pair_concepts_job(config, concepts)] if known else [first]
+
+
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints."""
+    return plan_text(config, "mine_concepts", [("mine_concepts", planned)])
+
+
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("mine_concepts", HELP, ["clip", "concepts"], check, run)
+    job_entry("mine_concepts", HELP, ["clip", "concepts"], check, run, plan)
 
 
 if __name__ == "__main__":

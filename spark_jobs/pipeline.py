@@ -21,11 +21,13 @@ from spark_jobs import (
     ingest,
     mine_concepts,
     report,
+    select_pairs,
 )
+from spark_jobs.planning import plan_text
 from storage import tables
 from storage.small_files import write_atomically
 
-__all__ = ["check", "main", "run", "summarise"]
+__all__ = ["check", "main", "plan", "run", "summarise"]
 
 HELP = """\
 Run the whole curation: ingest, embed_images, mine_concepts, fit_probe, build_index, build_archives,
@@ -34,7 +36,7 @@ export_training, report. What is complete already is skipped; what was begun goe
 Corpora with format: embeddings enter by import_embeddings and leave as archives (they have no images to
 train on). All options of all jobs may be given."""
 
-_SECTIONS = ["ingest", "clip", "embed", "concepts", "index", "archives", "export", "report"]
+_SECTIONS = ["ingest", "clip", "embed", "filters", "concepts", "index", "archives", "export", "report"]
 
 
 def _imports_only(config: CocuConfig) -> bool:
@@ -48,6 +50,8 @@ def check(config: CocuConfig) -> None:
     else:
         ingest.check(config)
         check_clip(config.clip)
+    if config.filters.show:
+        raise UserError("filters.show=true is for select_pairs alone; leave it out")
     mine_concepts.check_options(config)
     build_index.check_options(config)
 
@@ -60,6 +64,9 @@ def run(session: SparkSession, config: CocuConfig) -> dict[str, Any]:
     else:
         ingest.run(session, config)
         embed_images.run(session, config)
+    if config.filters.active:
+        select_pairs.check(config)
+        select_pairs.run(session, config)
     mine_concepts.run(session, config)
     if config.archives.ranking == "calibrated":
         fit_probe.run(session, config)
@@ -88,6 +95,7 @@ def summarise(config: CocuConfig) -> dict[str, Any]:
     for name in (
         "pairs",
         "image_embeddings",
+        *(["selection"] if config.filters.active else []),
         "concepts",
         "pair_concepts",
         "probe",
@@ -116,11 +124,21 @@ def summarise(config: CocuConfig) -> dict[str, Any]:
     }
 
 
+def plan(config: CocuConfig) -> str:
+    """What `--plan` prints: all steps but the report."""
+    first = [import_embeddings] if _imports_only(config) else [ingest, embed_images]
+    probe = [fit_probe] if config.archives.ranking == "calibrated" else []
+    last = [] if _imports_only(config) else [export_training]
+    first += [select_pairs] if config.filters.active else []
+    jobs = [*first, mine_concepts, *probe, build_index, build_archives, *last]
+    return plan_text(config, "pipeline", [(job.__name__.rpartition(".")[2], job.planned) for job in jobs])
+
+
 def main() -> None:
     """Entry of spark-submit."""
     from spark_jobs.engine.entry import job_entry
 
-    job_entry("pipeline", HELP, _SECTIONS, check, run)
+    job_entry("pipeline", HELP, _SECTIONS, check, run, plan)
 
 
 if __name__ == "__main__":

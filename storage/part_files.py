@@ -7,12 +7,15 @@ import posixpath
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import UserError
 from storage.addresses import is_local, join, make_folder, resolve
 
-__all__ = ["part_path", "read_file", "write_part"]
+__all__ = ["only", "part_path", "read_file", "read_schema", "write_part"]
+
+_ONLY = "#only="
 
 
 def part_path(recipe: str, name: str, attempt: int | str) -> str:
@@ -63,6 +66,13 @@ def write_part(
     return rows
 
 
+def read_schema(address: str) -> pa.Schema:
+    """The columns of one Parquet file, which a selection does not change."""
+    filesystem, path = resolve(address.partition(_ONLY)[0])
+    with filesystem.open_input_file(path) as source:
+        return pq.read_schema(source)
+
+
 def _leaf_paths(schema: pa.Schema) -> list[str]:
     """Column paths as Parquet names them (a list's values are a path below it)."""
     paths = []
@@ -72,8 +82,21 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
     return paths
 
 
+def only(file: str, keys: str) -> str:
+    """The name of a part file of which only the rows are read whose keys are in another file, at the address ``keys``."""
+    return f"{file}{_ONLY}{keys}"
+
+
 def read_file(address: str, columns: list[str] | None = None) -> pa.Table:
-    """One Parquet file, or one clear error that names it."""
+    """One Parquet file, or one clear error that names it; of the rows that :func:`only` leaves."""
+    address, narrowed, keys = address.partition(_ONLY)
+    if narrowed:
+        rows = read_file(address, None if columns is None else list(dict.fromkeys([*columns, "key"])))
+        wanted = pc.is_in(
+            rows.column("key"), value_set=read_file(keys, ["key"]).column("key").combine_chunks()
+        )
+        rows = rows.filter(wanted)
+        return rows if columns is None else rows.select(columns)
     filesystem, path = resolve(address)
     try:
         with filesystem.open_input_file(path) as source:

@@ -20,7 +20,7 @@ from storage.manifest import Manifest, decode, encode, plain_unit, unit_of
 from storage.small_files import read_small, write_atomically
 from storage.units import UnitRecord
 
-__all__ = ["commit_wave", "is_begun", "read_progress", "remove_progress", "told_of_damage"]
+__all__ = ["begun_recipe", "commit_wave", "is_begun", "read_progress", "remove_progress", "told_of_damage"]
 
 _AT_ONCE = 16
 
@@ -77,6 +77,15 @@ def read_progress(workspace: str, table: str, recipe: str) -> Manifest | None:
 def is_begun(workspace: str, table: str) -> bool:
     """Whether anything is committed of a table that is being built, by whatever recipe."""
     return any(info.type == pafs.FileType.File for info in _files(workspace, table))
+
+
+def begun_recipe(workspace: str, table: str) -> str | None:
+    """The recipe by which a table is being built, the one that was worked on last; None if nothing is begun."""
+    snapshots = [info for info in _files(workspace, table) if info.type == pafs.FileType.File]
+    if not snapshots:
+        return None
+    last = max(snapshots, key=lambda info: info.mtime_ns or 0)
+    return last.base_name.removeprefix("_progress-").partition(".")[0]
 
 
 def remove_progress(manifest: Manifest) -> None:

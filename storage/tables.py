@@ -25,13 +25,21 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from storage.addresses import join, list_folder, resolve
 from storage.manifest import Manifest, decode, encode, make_recipe, recipe_differences
-from storage.part_files import part_path, read_file, write_part
-from storage.progress import commit_wave, is_begun, read_progress, remove_progress, told_of_damage
+from storage.part_files import part_path, read_file, read_schema, write_part
+from storage.progress import (
+    begun_recipe,
+    commit_wave,
+    is_begun,
+    read_progress,
+    remove_progress,
+    told_of_damage,
+)
 from storage.small_files import read_small, write_atomically
 from storage.units import Part
 
 __all__ = [
     "Manifest",
+    "begun_recipe",
     "commit_wave",
     "delete_orphans",
     "find_manifest",
@@ -44,6 +52,7 @@ __all__ = [
     "read_parts",
     "read_progress",
     "read_rejects",
+    "read_schema",
     "recipe_differences",
     "remove_progress",
     "remove_table",
@@ -141,6 +150,7 @@ def remove_table(workspace: str, table: str) -> None:
 _BUILT_BY = {
     "pairs": "ingest",
     "image_embeddings": "embed_images",
+    "selection": "select_pairs",
     "concepts": "mine_concepts",
     "pair_concepts": "mine_concepts",
     "probe": "fit_probe",

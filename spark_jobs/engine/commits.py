@@ -18,6 +18,7 @@ from configs.errors import UserError
 from configs.loading import to_plain
 from configs.overwrite import may_replace, must_rebuild
 from configs.schema import CocuConfig
+from configs.version import VERSION
 from spark_jobs.engine.failed_units import accept_failures, tell_failures
 from spark_jobs.engine.repair import damaged_units, tell_damage
 from spark_jobs.engine.table_job import TableJob
@@ -28,12 +29,12 @@ from spark_jobs.engine.waves import run_waves
 from storage import tables
 from storage.growth import GROWN_FROM, grew, lineage, standing_units
 from storage.locks import TableLock, hold_lock
+from storage.metrics import WaveMetrics
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["VERSION", "build_table", "print_summary", "taken_over"]
+__all__ = ["build_table", "only_units_differ", "print_summary", "taken_over"]
 
-VERSION = "0.1.0"
 _COMMON = "common"  # in a manifest's extra: what all units have in common, where the table can grow
 
 
@@ -50,7 +51,7 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
     """
     done = tables.find_manifest(config.workspace, job.table)
     old = None
-    grows = done is not None and _only_units_differ(config, done, job)
+    grows = done is not None and only_units_differ(config, done, job)
     if (
         done is not None
         and done.recipe != job.recipe
@@ -77,7 +78,7 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
     return manifest
 
 
-def _only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> bool:
+def only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> bool:
     """Whether a table is what it should be but for its units; one of which nothing stands was built from something else.
 
     That it grew, its inputs may say, too: with ``archives.refresh=all`` every unit is another one.
@@ -96,7 +97,7 @@ def _only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> boo
 def taken_over(config: CocuConfig, job: TableJob) -> list[UnitRecord]:
     """The units that a table gets from a complete one that it grows from."""
     done = tables.find_manifest(config.workspace, job.table)
-    if done is None or not job.stand or not _only_units_differ(config, done, job):
+    if done is None or not job.stand or not only_units_differ(config, done, job):
         return []
     return standing_units(done, job.marks)
 
@@ -154,6 +155,7 @@ def _complete(
     failures: list[UnitFailure] = []
     marks = job.marks
     allowed = 0 if job.whole else config.spark.max_failed_units
+    told = WaveMetrics(config.workspace, manifest, len(order))
     for wave in _waves(session, config, job, [unit for unit in units if unit.name not in have]):
         lock.check()
         manifest.seconds = before + time.monotonic() - begun
@@ -165,6 +167,7 @@ def _complete(
                 job.accept(manifest, records)
             with _told_of_failure(job.table):
                 tables.commit_wave(manifest, lock.token, records)
+        told.wave(records, len(wave.failures), wave.memory)
         tell_failures(job.job, wave.failures)
         failures.extend(wave.failures)
         if not records and len(failures) > allowed:
@@ -181,6 +184,7 @@ def _complete(
         tables.write_manifest(manifest)
     tables.remove_progress(manifest)
     tables.delete_orphans(manifest)
+    told.complete()
 
 
 def _waves(

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from configs.arguments import parse_config
+from configs.arguments import parse_command
 from configs.errors import UserError, run_entry
 from configs.overwrite import TABLES, check_overwrite
 from configs.schema import CocuConfig
 from storage.addresses import resolve
 from storage.credentials import without_credentials
 
-__all__ = ["check_workspace", "job_entry", "parse_arguments"]
+__all__ = ["check_workspace", "job_entry", "next_command", "parse_arguments"]
 
 
 _BUILDS = {
     "ingest": ("pairs",),
     "embed_images": ("image_embeddings",),
+    "select_pairs": ("selection",),
     "import_embeddings": ("pairs", "image_embeddings"),
     "mine_concepts": ("concepts", "pair_concepts"),
     "build_index": ("index",),
@@ -31,15 +33,41 @@ _BUILDS = {
 }
 
 
+_THEN = {
+    "ingest": "embed_images",
+    "embed_images": "mine_concepts",
+    "select_pairs": "mine_concepts",
+    "import_embeddings": "mine_concepts",
+    "mine_concepts": "fit_probe",
+    "fit_probe": "build_index",
+    "build_index": "build_archives",
+    "build_archives": "export_training",
+    "export_training": "train",
+    "pipeline": "train",
+}
+# The last ones may hold credentials, and logs are read by others.
+_NOT_REPEATED = ("overwrite=", "verify=", "plan.", "spark.conf")
+_PLAN = "say what would be done, how long it would take and what room it needs, and start nothing"
+
+
 def parse_arguments(argv: Sequence[str], job: str, text: str, sections: Sequence[str]) -> CocuConfig:
     """The configuration from ``--config FILE key=value ...``; ``--help`` shows the job's options.
 
     Raises:
         UserError: a wrong option; ``overwrite`` names a table that another job builds.
     """
-    config = parse_config(argv, f"spark-submit spark_jobs/{job}.py", text, [*sections, "spark"])
+    return _parse(argv, job, text, sections, {})[0]
+
+
+def _parse(
+    argv: Sequence[str], job: str, text: str, sections: Sequence[str], flags: Mapping[str, str]
+) -> tuple[CocuConfig, set[str]]:
+    prog = f"spark-submit spark_jobs/{job}.py"
+    config, given = parse_command(
+        argv, prog, text, [*sections, "plan", "spark"] if flags else [*sections, "spark"], flags
+    )
     check_overwrite(config.overwrite, job, _BUILDS.get(job, TABLES))
-    return config
+    return config, given
 
 
 def check_workspace(config: CocuConfig, create: bool = True) -> None:
@@ -75,13 +103,20 @@ def job_entry(
     sections: Sequence[str],
     check: Callable[[CocuConfig], None],
     run: Callable[[SparkSession, CocuConfig], Any],
+    plan: Callable[[CocuConfig], str],
 ) -> None:
-    """Run a job as a process: parse, check everything that can be known now, start Spark, work."""
+    """Run a job as a process: parse, check everything that can be known now, start Spark, work, say what comes next.
+
+    With ``--plan`` the text that ``plan`` gives is printed instead, and nothing is started or written.
+    """
 
     def main(argv: list[str]) -> int:
-        config = parse_arguments(argv, job, text, sections)
-        check_workspace(config)
+        config, given = _parse(argv, job, text, sections, {"plan": _PLAN})
+        check_workspace(config, create="plan" not in given)
         check(config)
+        if "plan" in given:
+            print(plan(config), flush=True)
+            return 0
         from spark_jobs.engine.session import open_session
         from spark_jobs.engine.task_errors import as_user_errors
 
@@ -91,6 +126,27 @@ def job_entry(
                 run(session, config)
         finally:
             session.stop()
+        if following := next_command(job, config, argv):
+            print(f"{job}: next: {following}", flush=True)
         return 0
 
     run_entry(main, sys.argv[1:])
+
+
+def next_command(job: str, config: CocuConfig, argv: Sequence[str]) -> str:
+    """What to run after a job, with the same configuration; empty where nothing follows."""
+    following = _THEN.get(job, "")
+    if job == "embed_images" and config.filters.active:
+        following = "select_pairs"
+    if following == "fit_probe" and config.archives.ranking != "calibrated":
+        following = "build_index"
+    imported = any(corpus.format == "embeddings" for corpus in config.corpora)
+    if imported and following in ("export_training", "train"):
+        following = "report" if job == "build_archives" else ""
+    if not following:
+        return ""
+    command = ["python", "-m", "training.train"]
+    if following != "train":
+        command = ["spark-submit", f"spark_jobs/{following}.py"]
+    kept = [word for word in argv if not word.startswith(_NOT_REPEATED)]
+    return shlex.join([*command, *kept])

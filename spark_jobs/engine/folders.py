@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 from configs.errors import UserError
 from configs.overwrite import may_replace
 from configs.schema import CocuConfig
-from spark_jobs.engine.commits import VERSION
+from configs.version import VERSION
 from spark_jobs.engine.folder_check import is_done
 from storage import tables
 from storage.addresses import is_local, join, resolve
@@ -25,7 +25,7 @@ from storage.growth import grew
 from storage.locks import hold_lock
 from storage.tables import Manifest
 
-__all__ = ["FolderJob", "build_folder", "write_folder"]
+__all__ = ["FolderJob", "build_folder", "inputs_grew", "write_folder"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def build_folder(
     done = tables.find_manifest(config.workspace, job.table)
     if done is not None and is_done(config, done, job.recipe):
         return done, False
-    grown = done is not None and _inputs_grew(done, job)
+    grown = done is not None and inputs_grew(done, job)
     if done is not None and grown and job.keep and not may_replace(config.overwrite, job.table):
         print(f"{job.job}: the {job.table} stays as it was before pairs were added", flush=True)
         return done, False
@@ -111,7 +111,8 @@ def build_folder(
     return manifest, True
 
 
-def _inputs_grew(done: Manifest, job: FolderJob) -> bool:
+def inputs_grew(done: Manifest, job: FolderJob) -> bool:
+    """Whether a stored folder is what it should be but for pairs that were added to its inputs."""
     same = json.dumps(done.settings, sort_keys=True) == json.dumps(job.settings, sort_keys=True)
     return same and done.recipe != job.recipe and grew(done, job.inputs)
 

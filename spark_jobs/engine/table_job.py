@@ -33,6 +33,7 @@ class TableJob:
     )
     whole: bool = False  # of no use with a unit missing, whatever spark.max_failed_units says
     extra: dict[str, Any] = field(default_factory=dict)
+    expected: int = 0  # units, where they are found later; 0: unknown
     # A table that grows: what shapes the rows of every unit (settings, recipes); `contents` say the rest.
     # Units that stand for the same are taken over from a complete table, whatever else of its inputs changed.
     common: dict[str, Any] | None = None

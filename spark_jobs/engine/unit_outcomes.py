@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ class FinishedWave:
 
     records: Sequence[UnitRecord]
     failures: Sequence[UnitFailure]
+    memory: int = 0
+    """bytes: the most that one of the Python workers has held since it began"""
 
 
 def attempts_allowed(session: SparkSession) -> int:
@@ -65,9 +68,13 @@ def outcome_of(unit: Unit, work: Callable[[Unit], UnitRecord], attempts: int) ->
         context = TaskContext.get()
         if context is not None and context.attemptNumber() + 1 < attempts:
             raise
-        return json.dumps({"failed": asdict(_failure(unit, error))})
+        return json.dumps({"failed": asdict(_failure(unit, error)), "memory": _peak_memory()})
     record["seconds"] = round(time.monotonic() - started, 3)
-    return json.dumps(record)
+    return json.dumps({**record, "memory": _peak_memory()})
+
+
+def _peak_memory() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _failure(unit: Unit, error: Exception) -> UnitFailure:
@@ -96,12 +103,13 @@ def failed_alone(unit: Unit, error: Exception) -> str:
 
 def read_outcomes(lines: Sequence[bytes]) -> FinishedWave:
     """The outcomes that tasks returned."""
-    records, failures = [], []
+    records, failures, memory = [], [], 0
     for line in lines:
         entry = json.loads(line)
+        memory = max(memory, entry.pop("memory", 0))
         if "failed" in entry:
             failures.append(UnitFailure(**entry["failed"]))
         else:
             parts = tuple(Part(**part) for part in entry.pop("parts"))
             records.append(UnitRecord(parts=parts, **entry))
-    return FinishedWave(records, failures)
+    return FinishedWave(records, failures, memory)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -34,27 +34,24 @@ from spark_jobs.mining.merging import merge_synonyms
 from spark_jobs.mining.moments import image_moments
 from storage import tables
 from storage.growth import grew
+from storage.selection import read_selected
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 from storage.vectors import vectors_to_column
 
-__all__ = ["build_concepts", "digest"]
+__all__ = ["build_concepts", "concepts_job", "digest", "kept_concepts"]
 
 _CHUNK = 1024  # concepts a task embeds
 
 
-def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
-    """Choose the vocabulary and embed it, or find that it is there; says what it shares with benchmarks.
-
-    Once mined it stays when pairs are added, or else all that is made with it would have to be made again.
-    """
-    pairs = tables.read_manifest(config.workspace, "pairs")
-    images = tables.read_manifest(config.workspace, "image_embeddings")
+def concepts_job(config: CocuConfig) -> TableJob:
+    """What is to be built; its units are found by counting."""
+    pairs = read_selected(config, "pairs")
+    images = read_selected(config, "image_embeddings")
     options = config.concepts
     settings: dict[str, Any] = to_plain(options)
     if options.merge == "none":
         del settings["merge"]  # tables of before there were merges stay what they are
-    merges: list[dict[str, Any]] = []
     for name in ("vocabulary", "stop_words", "embeddings"):
         if settings[name]:
             settings[name] = digest(settings[name])
@@ -62,9 +59,35 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
     if not options.embeddings:
         settings["clip"] = clip_settings(config.clip)
         settings["prompt"] = config.clip.prompt
+    return TableJob(
+        job="mine_concepts",
+        table="concepts",
+        settings=settings,
+        inputs={"pairs": pairs.recipe, "image_embeddings": images.recipe},
+        units=(),
+        task=concept_unit,
+        what="concepts",
+        whole=True,  # the rows are the concepts' ids
+    )
 
-    kept = _kept(config, settings, [pairs, images])
+
+def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
+    """Choose the vocabulary and embed it, or find that it is there; says what it shares with benchmarks.
+
+    Once mined it stays when pairs are added, or else all that is made with it would have to be made again.
+    """
+    pairs = read_selected(config, "pairs")
+    images = read_selected(config, "image_embeddings")
+    options = config.concepts
+    merges: list[dict[str, Any]] = []
+
+    kept = kept_concepts(config)
     if kept is not None:
+        print(
+            f"mine_concepts: {kept.rows:,} concepts stay as they were mined before pairs were added; "
+            "overwrite=true mines again, and makes anew what is made with them",
+            flush=True,
+        )
         return kept
 
     def units() -> list[Unit]:
@@ -94,18 +117,7 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
             for name, (held, classes, _) in vocabulary.leak_report(names).items()
         }
 
-    job = TableJob(
-        job="mine_concepts",
-        table="concepts",
-        settings=settings,
-        inputs={"pairs": pairs.recipe, "image_embeddings": images.recipe},
-        units=units,
-        task=concept_unit,
-        what="concepts",
-        whole=True,  # the rows are the concepts' ids
-        profile=gpu_profile(session),
-        finish=finish,
-    )
+    job = replace(concepts_job(config), units=units, profile=gpu_profile(session), finish=finish)
     manifest = build_table(session, config, job)
     leaks = manifest.extra.get("benchmark_classes", {})
     text = ", ".join(f"{name} {entry['held']}/{entry['classes']}" for name, entry in leaks.items())
@@ -113,19 +125,16 @@ def build_concepts(session: SparkSession, config: CocuConfig) -> Manifest:
     return manifest
 
 
-def _kept(config: CocuConfig, settings: dict[str, Any], inputs: Sequence[Manifest]) -> Manifest | None:
+def kept_concepts(config: CocuConfig) -> Manifest | None:
     """The vocabulary of before pairs were added; None where there is none, or ``overwrite`` admits another."""
+    inputs = [read_selected(config, "pairs"), read_selected(config, "image_embeddings")]
     done = tables.find_manifest(config.workspace, "concepts")
     if done is None or may_replace(config.overwrite, "concepts") or not grew(done, inputs):
         return None
+    settings = concepts_job(config).settings
     same_inputs = done.inputs == {table.table: table.recipe for table in inputs}
     if same_inputs or json.dumps(done.settings, sort_keys=True) != json.dumps(settings, sort_keys=True):
         return None
-    print(
-        f"mine_concepts: {done.rows:,} concepts stay as they were mined before pairs were added; "
-        "overwrite=true mines again, and makes anew what is made with them",
-        flush=True,
-    )
     return done
 
 

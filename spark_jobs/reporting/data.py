@@ -129,6 +129,7 @@ def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
 _TABLES = (
     "pairs",
     "image_embeddings",
+    "selection",
     "concepts",
     "pair_concepts",
     "probe",

@@ -1,0 +1,1 @@
+"""Which pairs are curated: filters that look at one pair each."""
