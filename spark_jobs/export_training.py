@@ -43,7 +43,8 @@ Join images, captions and archives into what training reads: reads pairs and arc
 
 Each row: key, image (JPEG), caption, caption_tokens (its CLIP token ids, uint16, without marks), caption_nouns
 (for the GroupViT baseline on the same pixels) and the best export.archive_length concepts with scores and
-clusters, padded with "", 0 and -1. Petastorm's make_batch_reader reads the part files (give it their list; training.train does).
+clusters, padded with "", 0 and -1. Petastorm's make_batch_reader reads the part files (give it their list;
+training.train does).
 export.webdataset=true also writes training_set_webdataset/*.tar: the image as KEY.jpg, and KEY.txt with
 three lines: the caption; the archive's concepts, best first, joined by ", "; their scores, joined by ", ".
 export.open_clip=true writes training_set_open_clip/*.tar for open_clip's own trainer: KEY.jpg, KEY.txt with the
