@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training import distributed
+from configs.errors import UserError
+from training import build, distributed
 
 
 def _build(**has: bool) -> SimpleNamespace:
@@ -53,3 +54,24 @@ def test_tensors_of_the_host_are_exchanged_where_they_are(monkeypatch):
     ours, seen = torch.ones(3), []
     distributed.exchange_([ours], lambda here: seen.extend(tensor.data_ptr() for tensor in here))
     assert seen == [ours.data_ptr()]
+
+
+@pytest.mark.parametrize(
+    ("processes", "cards", "says"), [(4, 2, "4 processes on this host have 2 GPUs"), (2, 2, "")]
+)
+def test_more_processes_on_a_host_than_it_has_gpus_are_refused(monkeypatch, processes, cards, says):
+    """A host with GPUs as torch and Horovod tell of it; there is none here."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(
+        distributed, "_HOROVOD", SimpleNamespace(local_size=lambda: processes, local_rank=lambda: 1)
+    )
+    for wanted in ("auto", "cuda"):
+        if says:
+            with pytest.raises(UserError, match=f"{says}.* write train.device=cpu"):
+                build._device(wanted)
+        else:
+            assert build._device(wanted) == torch.device("cuda", 1)
+    assert chosen == ([] if says else [1, 1])
