@@ -91,12 +91,15 @@ soak: setup ## archives while executors are killed at random (ARGS="--minutes 30
 	@python -m tests.faults.soak $(ARGS)
 
 ##@ For developers
-.PHONY: bench quality demo-clip demo-groupvit format
+.PHONY: bench quality experiment demo-clip demo-groupvit format
 BENCHES := task groupvit reader decode evaluation embed archives search peer_index extraction quality ingest
 bench: setup ## the benchmarks one after another into benchmarks.json (BENCHES="groupvit reader"; scale takes an hour)
 	@for name in $(BENCHES); do echo; echo "== bench_$$name"; python -m tests.benchmarks.bench_$$name $(ARGS) || exit 1; done
 quality: setup ## rankings against what captions left out; prints a table, writes quality.json (DATA=folder like real-clip)
 	@python -m tests.benchmarks.bench_quality $(if $(DATA),--data $(DATA)) --out quality.json $(ARGS)
+experiment: CONFIG = configs/experiment.yaml
+experiment: setup ## does curation help? trains with and without, compares (a night; docs/experiment.md)
+	@python -m experiment --config $(CONFIG) $(ARGS)
 demo-clip: setup ## train the demo's tiny CLIP again
 	@python -m demo.train_clip $(ARGS)
 demo-groupvit: setup ## train the demo's GroupViT again, on 30,000 scenes curated for it (hours)

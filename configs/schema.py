@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from configs.experiment import ExperimentConfig
 from configs.options import option as _option
 from configs.training import TrainConfig
 
@@ -305,3 +306,4 @@ class CocuConfig:
     plan: PlanConfig = field(default_factory=PlanConfig)
     spark: SparkConfig = field(default_factory=SparkConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    experiment: ExperimentConfig = field(default_factory=ExperimentConfig)

@@ -64,10 +64,12 @@ SIDE, WINDOW, STRIDE = 128, 64, 16
 windows of the size that it was trained at, which is what its training's crops look like."""
 
 
-def evaluate_command(checkpoint: Path, source: Path, out: Path, pictures: int = 0) -> list[str]:
+def evaluate_command(
+    checkpoint: Path, source: Path, out: Path, pictures: int = 0, stride: int = STRIDE
+) -> list[str]:
     """The evaluation of the demo's unseen scenes."""
     files = ["--data", str(source), "--classes", str(source / "classes.json"), "--out", str(out)]
-    sizes = ["--short-side", str(SIDE), "--window", str(WINDOW), "--stride", str(STRIDE)]
+    sizes = ["--short-side", str(SIDE), "--window", str(WINDOW), "--stride", str(stride)]
     command = [
         "python",
         "-m",

@@ -10,7 +10,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOP = ("configs", "storage", "corpora", "curation", "models", "spark_jobs", "training", "evaluation", "demo")
+TOP = (
+    "configs",
+    "storage",
+    "corpora",
+    "curation",
+    "models",
+    "spark_jobs",
+    "training",
+    "evaluation",
+    "demo",
+    "experiment",
+)
 ROOMS = sorted(
     str(path.parent.relative_to(ROOT)) for top in TOP for path in (ROOT / top).rglob("__init__.py")
 )

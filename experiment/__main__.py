@@ -1,0 +1,133 @@
+"""`make experiment`: does curation help, at equal data, pixels, batch and steps?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from configs.arguments import parse_config
+from configs.errors import UserError, run_entry
+from configs.schema import CocuConfig
+from experiment.figures import draw_classes, draw_curves
+from experiment.plan import METHODS, TrainingTable, output_folder, plan_runs
+from experiment.results import collect, table, write_json
+from experiment.runs import run_all, run_command
+from experiment.tables import read_truth, replace_words, share_curation
+from storage.tables import read_manifest
+
+__all__ = ["HELP", "main"]
+
+HELP = """\
+Train the same model on the same pairs in the same order, with other texts beside the captions, and evaluate all.
+
+  python -m experiment --config configs/experiment.yaml                     drawn scenes, overnight on two cores
+  python -m experiment --config configs/experiment.yaml experiment.seeds=[0] train.epochs=2      a quick look
+  python -m experiment --config configs/cc3m.yaml experiment.scenes=0 \\
+      'experiment.evaluate=[--benchmark,voc,--data,/data]' 'experiment.methods=[caption-nouns,cluster]'   your own
+
+Curates the corpora (twice, by the paper's ranking and by ours), then trains every method with every kind of losses
+and every seed. A run is a folder below experiment.output: one that is finished is not run again, one that was
+interrupted goes on. Ends with report/experiment.md, experiment.json and figures."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry of the process."""
+    config = parse_config(argv, "python -m experiment", HELP, ["experiment", "train"])
+    if not config.workspace:
+        raise UserError(
+            "workspace is not set: name the experiment's folder, e.g. workspace=workspace/experiment"
+        )
+    out, common = output_folder(config), list(argv)
+    plan_runs(config, 1)  # names that are none are said before any work
+    if config.experiment.scenes:
+        _draw_scenes(config, out)
+    needed = dict.fromkeys(METHODS[name].table for name in config.experiment.methods)
+    for wanted in needed:
+        _prepare(config, wanted, out / "tables", common)
+    rows = read_manifest(str(out / "tables" / next(iter(needed)).name), "training_set").rows
+    runs = plan_runs(config, rows)
+    run_all(runs, common, config.experiment.jobs)
+    _report(config, out)
+    return 0
+
+
+def _draw_scenes(config: CocuConfig, out: Path) -> None:
+    options = config.experiment
+    numbers = {"--pairs": options.scenes, "--eval-scenes": options.eval_scenes, "--seed": options.scene_seed}
+    words = [str(word) for pair in numbers.items() for word in pair]
+    run_command([sys.executable, "-m", "demo.generate", "--out", str(out / "source"), *words])
+
+
+def _prepare(config: CocuConfig, wanted: TrainingTable, tables: Path, common: list[str]) -> None:
+    place, ours = tables / wanted.name, tables / "calibrated"
+    if not (ours / "training_set" / "_manifest.json").is_file():
+        _curate(config, ours, "calibrated", common)
+    if wanted.words == "archives":
+        if wanted.ranking != "calibrated":
+            share_curation(ours, place)
+            _curate(config, place, wanted.ranking, common)
+        return
+    words = read_truth(Path(_truth(config))) if wanted.words == "truth" else {}
+    replace_words(ours, place, words, wanted.words)
+
+
+def _truth(config: CocuConfig) -> str:
+    if config.experiment.scenes:
+        return str(output_folder(config) / "source" / "truth.jsonl")
+    if not config.report.truth:
+        raise UserError(
+            "experiment.methods: truth needs report.truth, JSON lines with key and labels of every pair; leave it out"
+        )
+    return config.report.truth
+
+
+def _curate(config: CocuConfig, place: Path, ranking: str, common: list[str]) -> None:
+    place.mkdir(parents=True, exist_ok=True)
+    values = [f"workspace={place}", f"archives.ranking={ranking}"]
+    if config.experiment.scenes:
+        source = output_folder(config) / "source"
+        values.append(f"report.truth={source / 'truth.jsonl'}")
+        values.append(f"corpora=[{{name: demo, format: webdataset, path: '{source}/shards/*.tar'}}]")
+    run_command(["spark-submit", "spark_jobs/pipeline.py", *common, *values])
+
+
+def _report(config: CocuConfig, out: Path) -> None:
+    """report/: experiment.json, experiment.md, curves.png, classes.png."""
+    rows = collect(plan_runs(config, 1))
+    folder = out / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(rows, folder / "experiment.json")
+    draw_curves(rows, folder / "curves.png")
+    parts = [f"## {kind} losses\n\n{table(rows, kind)}\n" for kind in config.experiment.losses]
+    constant = next((row["constant_miou"] for row in rows if row["constant_miou"] is not None), None)
+    if constant is not None:
+        parts.append(f"The best constant answer scores {constant:.1f} % mIoU.\n")
+    if config.experiment.scenes:
+        named = _named_shares(out / "source" / "truth.jsonl")
+        method = next(
+            (name for name in ("cluster", "cluster-paper") if name in config.experiment.methods), None
+        )
+        if method and "caption-nouns" in config.experiment.methods:
+            draw_classes(rows, named, method, config.experiment.losses[-1], folder / "classes.png")
+            parts.append("![gain by class](classes.png)\n")
+    parts.append("![measures against images seen](curves.png)\n")
+    text = "\n".join(parts)
+    (folder / "experiment.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}\nreport: {folder / 'experiment.md'}", flush=True)
+
+
+def _named_shares(truth: Path) -> dict[str, float]:
+    """Label -> share of the pairs showing it whose caption names it."""
+    shown, named = Counter[str](), Counter[str]()
+    for line in truth.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        shown.update(row["labels"])
+        named.update(label for label in row["labels"] if label in row["named"])
+    return {label: named[label] / count for label, count in shown.items()}
+
+
+if __name__ == "__main__":
+    run_entry(main)

@@ -1,0 +1,102 @@
+"""What the runs measured: one list, means over seeds, differences to the baseline seed by seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiment.plan import MEASURES, METHODS, Run
+
+__all__ = ["BASELINE", "KEYS", "collect", "differences", "last_points", "spread", "table", "write_json"]
+
+BASELINE = "caption-nouns"
+KEYS = ("miou", "miou_things", "miou_grounds", "accuracy", "oracle_miou", "tagging_map")
+
+
+def collect(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """A row a checkpoint: method, losses, seed, step, images, the figures of ``KEYS`` (None: not measured), classes."""
+    rows = []
+    for run in runs:
+        file = run.folder / MEASURES
+        if not file.is_file():
+            continue
+        for line in file.read_text(encoding="utf-8").splitlines():
+            found = json.loads(line)
+            figures = {name: found.get(name) for name in (*KEYS, "constant_miou")}
+            place = {"method": run.method, "losses": run.losses, "seed": run.seed}
+            rows.append(
+                {
+                    **place,
+                    "step": found["step"],
+                    "images": found["images"],
+                    **figures,
+                    "classes": found["classes"],
+                }
+            )
+    return rows  # fmt: skip
+
+
+def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Without the figures of single classes, one object a line."""
+    kept = [
+        {name: value for name, value in row.items() if name not in ("classes", "constant_miou")}
+        for row in rows
+    ]
+    path.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n", encoding="utf-8")
+
+
+def last_points(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each run the row of its last checkpoint."""
+    last: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["method"], row["losses"], row["seed"])
+        if key not in last or row["step"] > last[key]["step"]:
+            last[key] = row
+    return list(last.values())
+
+
+def spread(values: Sequence[float]) -> str:
+    """``mean (lowest to highest)``, or the value alone."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+
+
+def differences(rows: Sequence[dict[str, Any]], method: str, losses: str, key: str) -> list[float]:
+    """``method`` minus the baseline, the same losses and seed; seeds that lack either are left out."""
+    by_seed: Callable[[str], dict[int, float]] = lambda name: {  # noqa: E731
+        row["seed"]: row[key]
+        for row in rows
+        if row["method"] == name and row["losses"] == losses and row[key] is not None
+    }
+    ours, base = by_seed(method), by_seed(BASELINE)
+    return [ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())]
+
+
+def table(rows: Sequence[dict[str, Any]], losses: str) -> str:
+    """Markdown: a line a method, percent at the last point, mean and range over seeds; then the paired differences."""
+    last = [row for row in last_points(rows) if row["losses"] == losses]
+    heads = ["texts", "mIoU", "things", "grounds", "pixels right", "oracle mIoU", "tagging mAP", "mIoU - baseline", "tagging - baseline"]  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join(["---"] * len(heads)) + " |"]
+    for method, described in METHODS.items():
+        chosen = [row for row in last if row["method"] == method]
+        if not chosen:
+            continue
+        cells = [_cell([row[key] for row in chosen if row[key] is not None]) for key in KEYS]
+        gains = [_gains(differences(last, method, losses, key)) for key in ("miou", "tagging_map")]
+        lines.append(
+            "| " + " | ".join([described.title, *cells, *(gains if method != BASELINE else ["", ""])]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _cell(values: list[float]) -> str:
+    return spread(values) if values else "-"
+
+
+def _gains(values: list[float]) -> str:
+    return ", ".join(f"{value:+.1f}" for value in values) or "-"
