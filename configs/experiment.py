@@ -23,10 +23,10 @@ class ExperimentConfig:
         ["paper", "ours"], "paper: train.reduction=log_sum, all negatives, pooled; ours: those of `train`"
     )
     seeds: list[int] = option([0, 1, 2], "each method is trained once a seed")
-    points: int = option(4, "checkpoints of a run that are evaluated, evenly spread, the last one included")
-    jobs: int = option(2, "runs side by side, each on one thread")
-    scenes: int = option(8000, "pairs to draw for the corpus `demo`; 0: the corpora are your own")
-    eval_scenes: int = option(300, "unseen scenes to draw")
+    points: int = option(3, "checkpoints of a run that are evaluated, evenly spread, the last one included")
+    jobs: int = option(2, "runs side by side, each on one thread; 0: report what is measured, begin no run")
+    scenes: int = option(12_000, "pairs to draw for the corpus `demo`; 0: the corpora are your own")
+    eval_scenes: int = option(200, "unseen scenes to draw")
     scene_seed: int = option(11, "of the scenes; another one than the demo's and its models'")
     stride: int = option(
         32, "pixels between windows on the drawn scenes; 16, the demo's, takes three times as long"

@@ -50,12 +50,12 @@ _POSITIVE = (
     "export.archive_length export.row_group_rows "
     "train.epochs train.batch_size train.accumulate train.temperature train.lr train.shuffle_groups train.prefetch "
     "train.save_steps train.keep train.commit_steps train.log_steps train.max_skipped "
-    "experiment.points experiment.jobs experiment.eval_scenes experiment.stride"
+    "experiment.points experiment.eval_scenes experiment.stride"
 ).split()
 _NOT_NEGATIVE = (
     "ingest.min_caption_chars ingest.threads embed.batch_size embed.threads spark.units_per_wave index.train_rows "
     "train.known spark.max_failed_units limit plan.slots train.validate.limit train.validate.short_side "
-    "train.validate.window train.validate.stride experiment.scenes"
+    "train.validate.window train.validate.stride experiment.scenes experiment.jobs"
 ).split()
 
 

@@ -49,7 +49,8 @@ def main(argv: Sequence[str]) -> int:
         _prepare(config, wanted, out / "tables", common)
     rows = read_manifest(str(out / "tables" / next(iter(needed)).name), "training_set").rows
     runs = plan_runs(config, rows)
-    run_all(runs, common, config.experiment.jobs)
+    if config.experiment.jobs:
+        run_all(runs, common, config.experiment.jobs)
     _report(config, out)
     return 0
 
@@ -97,6 +98,8 @@ def _curate(config: CocuConfig, place: Path, ranking: str, common: list[str]) ->
 def _report(config: CocuConfig, out: Path) -> None:
     """report/: experiment.json, experiment.md, curves.png, classes.png."""
     rows = collect(plan_runs(config, 1))
+    if not rows:
+        raise UserError("experiment: no run is measured yet; set experiment.jobs to 1 or more")
     folder = out / "report"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(rows, folder / "experiment.json")

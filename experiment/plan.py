@@ -101,11 +101,13 @@ def plan_runs(config: CocuConfig, rows: int) -> list[Run]:
         rows: of the training set.
 
     Raises:
-        UserError: an unknown method or kind of losses.
+        UserError: an unknown method or kind of losses, or no seed.
     """
     options = config.experiment
     _check(options.methods, METHODS, "methods")
     _check(options.losses, LOSSES, "losses")
+    if not options.seeds:
+        raise UserError("experiment.seeds=[]: write at least one, e.g. [0]")
     out = output_folder(config)
     steps = config.train.epochs * math.ceil(rows / config.train.batch_size)
     every = max(1, math.ceil(steps / options.points))

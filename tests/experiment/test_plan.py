@@ -36,6 +36,7 @@ def test_checkpoints_are_spread_over_the_steps(tmp_path):
     ("override", "said"),
     [
         ("experiment.methods=[cocu]", "cocu is not one of caption, caption-nouns"),
+        ("experiment.seeds=[]", "write at least one"),
         ("experiment.losses=[]", "nothing is not one of paper, ours"),
     ],
 )
