@@ -12,9 +12,10 @@ from configs.arguments import parse_config
 from configs.errors import UserError, run_entry
 from configs.schema import CocuConfig
 from experiment.figures import draw_classes, draw_curves
+from experiment.gallery import draw_gallery
 from experiment.plan import METHODS, TrainingTable, output_folder, plan_runs
 from experiment.results import collect, table, write_json
-from experiment.runs import run_all, run_command
+from experiment.runs import DONE, run_all, run_command
 from experiment.tables import read_truth, replace_words, share_curation
 from storage.tables import read_manifest
 
@@ -116,10 +117,27 @@ def _report(config: CocuConfig, out: Path) -> None:
         if method and "caption-nouns" in config.experiment.methods:
             draw_classes(rows, named, method, config.experiment.losses[-1], folder / "classes.png")
             parts.append("![gain by class](classes.png)\n")
+        for kind in config.experiment.losses:
+            if _draw_gallery(config, kind, out, folder / f"scenes-{kind}.png"):
+                parts.append(f"![scenes, {kind} losses](scenes-{kind}.png)\n")
     parts.append("![measures against images seen](curves.png)\n")
     text = "\n".join(parts)
     (folder / "experiment.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nreport: {folder / 'experiment.md'}", flush=True)
+
+
+def _draw_gallery(config: CocuConfig, losses: str, out: Path, path: Path) -> bool:
+    """Unseen scenes by the last checkpoints of one seed; False where nothing with these losses is finished."""
+    runs = [run for run in plan_runs(config, 1) if run.losses == losses and (run.folder / DONE).is_file()]
+    if not runs:
+        return False
+    last = {
+        METHODS[run.method].title.replace(" (", "\n("): run.folder / "training" / "last.pt"
+        for run in runs
+        if run.seed == runs[0].seed
+    }
+    draw_gallery(last, out / "source", path)
+    return True
 
 
 def _named_shares(truth: Path) -> dict[str, float]:

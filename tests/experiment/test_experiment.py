@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from storage import tables
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,7 @@ def test_a_small_experiment_ends_with_a_comparison_and_is_not_run_twice(tmp_path
     text = (out / "report" / "experiment.md").read_text()
     assert "| nouns of the caption (GroupViT) |" in text
     assert (out / "report" / "curves.png").stat().st_size > 5000
+    assert Image.open(out / "report" / "scenes-ours.png").width > 500
     checkpoint = sorted((out / "runs" / "truth-ours-4" / "training").glob("step-*.pt"))[-1]
     before = checkpoint.stat().st_mtime_ns
     again = _experiment(tmp_path / "ws")
