@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument("--config", required=True, help="that of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="that of the experiment")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # overrides on both sides of --config
     config = load_config(options.config, options.overrides)
     file = options.run / MEASURES
     done = (
