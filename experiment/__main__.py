@@ -13,7 +13,7 @@ from configs.errors import UserError, run_entry
 from configs.schema import CocuConfig
 from experiment.figures import draw_classes, draw_curves
 from experiment.gallery import draw_gallery
-from experiment.plan import METHODS, TrainingTable, output_folder, plan_runs
+from experiment.plan import METHODS, OURS, TrainingTable, output_folder, plan_runs
 from experiment.results import collect, table, write_json
 from experiment.runs import DONE, run_all, run_command
 from experiment.tables import read_truth, replace_words, share_curation
@@ -46,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if config.experiment.scenes:
         _draw_scenes(config, out)
     needed = dict.fromkeys(METHODS[name].table for name in config.experiment.methods)
+    _curate(config, out / "tables" / OURS.name, OURS.ranking, common)
     for wanted in needed:
         _prepare(config, wanted, out / "tables", common)
     rows = read_manifest(str(out / "tables" / next(iter(needed)).name), "training_set").rows
@@ -64,13 +65,12 @@ def _draw_scenes(config: CocuConfig, out: Path) -> None:
 
 
 def _prepare(config: CocuConfig, wanted: TrainingTable, tables: Path, common: list[str]) -> None:
-    place, ours = tables / wanted.name, tables / "calibrated"
-    if not (ours / "training_set" / "_manifest.json").is_file():
-        _curate(config, ours, "calibrated", common)
+    if wanted == OURS:
+        return
+    place, ours = tables / wanted.name, tables / OURS.name
     if wanted.words == "archives":
-        if wanted.ranking != "calibrated":
-            share_curation(ours, place)
-            _curate(config, place, wanted.ranking, common)
+        share_curation(ours, place)
+        _curate(config, place, wanted.ranking, common)
         return
     words = read_truth(Path(_truth(config))) if wanted.words == "truth" else {}
     replace_words(ours, place, words, wanted.words)

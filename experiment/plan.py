@@ -9,7 +9,17 @@ from pathlib import Path
 from configs.errors import UserError
 from configs.schema import CocuConfig
 
-__all__ = ["LOSSES", "MEASURES", "METHODS", "Method", "Run", "TrainingTable", "output_folder", "plan_runs"]
+__all__ = [
+    "LOSSES",
+    "MEASURES",
+    "METHODS",
+    "OURS",
+    "Method",
+    "Run",
+    "TrainingTable",
+    "output_folder",
+    "plan_runs",
+]
 
 MEASURES = "measures.jsonl"
 """File in the folder of a run: a line a checkpoint."""
@@ -41,7 +51,8 @@ class Method:
 
 _NONE = TrainingTable("captions", words="none")
 _PAPER = TrainingTable("paper", ranking="paper")
-_OURS = TrainingTable("calibrated")
+OURS = TrainingTable("calibrated")
+"""Curated whole; the others share what they can with it."""
 _TRUTH = TrainingTable("truth", words="truth")
 
 METHODS = {
@@ -49,7 +60,7 @@ METHODS = {
     "caption-nouns": Method("nouns of the caption (GroupViT)", _NONE, "caption-nouns"),
     "top": Method("top of the paper's ranking (authors' code)", _PAPER, "top"),
     "cluster-paper": Method("clusters, paper's ranking (CoCu)", _PAPER, "cluster", 0.03),
-    "cluster": Method("clusters, our ranking", _OURS, "cluster"),
+    "cluster": Method("clusters, our ranking", OURS, "cluster"),
     "truth": Method("the truth as texts (ceiling)", _TRUTH, "cluster"),
 }
 """By name; the order is that of the tables."""
