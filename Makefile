@@ -91,10 +91,13 @@ soak: setup ## archives while executors are killed at random (ARGS="--minutes 30
 	@python -m tests.faults.soak $(ARGS)
 
 ##@ For developers
-.PHONY: bench quality experiment demo-clip demo-groupvit format
+.PHONY: bench quality experiment demo-clip demo-groupvit format test-readers
 BENCHES := task groupvit reader decode evaluation embed archives search peer_index extraction quality ingest
 bench: setup ## the benchmarks one after another into benchmarks.json (BENCHES="groupvit reader"; scale takes an hour)
 	@for name in $(BENCHES); do echo; echo "== bench_$$name"; python -m tests.benchmarks.bench_$$name $(ARGS) || exit 1; done
+test-readers: setup ## tables and exports read by Hugging Face datasets, in an environment of its own (.venv-readers)
+	@[ -x .venv-readers/bin/python ] || { $(BIN)/python -m venv .venv-readers && .venv-readers/bin/pip install -q datasets==5.2.0 pillow; }
+	@python -m pytest -q tests/spark_jobs/test_publish.py tests/spark_jobs/exporting $(ARGS)
 quality: setup ## rankings against what captions left out; prints a table, writes quality.json (DATA=folder like real-clip)
 	@python -m tests.benchmarks.bench_quality $(if $(DATA),--data $(DATA)) --out quality.json $(ARGS)
 experiment: CONFIG = configs/experiment.yaml

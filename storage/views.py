@@ -1,10 +1,10 @@
 """Views: a finished table as a plain folder of Parquet files, for readers that know nothing of manifests.
 
 A view is ``<workspace>/views/<table>/`` with the table's part files, ``part-000000--CORPUS--SHARD.parquet`` and so on in
-the order of its rows, and ``_view.json``, which says of which build. (Names that begin with an underscore are passed
+the order of its rows, and ``.view.json``, which says of which build. (Names that begin with a dot are passed
 over by Spark, Arrow, pandas and Hugging Face's readers.) On a local disk the files are hard links: they take no
 room, they stay what they are when the table is built again, and the folder appears by one rename, whole. On
-other stores they are copied inside the store, in place; ``_view.json`` comes last there.
+other stores they are copied inside the store, in place; ``.view.json`` comes last there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from storage.units import Part
 
 __all__ = ["published", "view_address"]
 
-_NOTE = "_view.json"
+_NOTE = ".view.json"
 _AT_ONCE = 16
 
 

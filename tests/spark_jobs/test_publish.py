@@ -88,9 +88,9 @@ def test_pandas_reads_a_view(here, curated):
 
 def test_hugging_face_datasets_reads_a_view(here, expected, tmp_path):
     """In an environment that has it: datasets needs a newer pyarrow than Petastorm admits."""
-    python = os.environ.get("COCU_MODERN_PYTHON") or str(harness.ROOT / ".venv-modern" / "bin" / "python")
+    python = os.environ.get("COCU_READERS_PYTHON") or str(harness.ROOT / ".venv-readers" / "bin" / "python")
     if not Path(python).exists():
-        pytest.skip("no Python with `datasets`: make test-modern makes one, or set COCU_MODERN_PYTHON")
+        pytest.skip("no Python with `datasets`: make test-readers makes one, or set COCU_READERS_PYTHON")
     (block,) = _blocks("python datasets")
     script = f"{block}\nimport json\nprint(json.dumps(list(archives)))"
     environment = {

@@ -139,9 +139,9 @@ def test_a_folder_as_hugging_face_has_it(exported):
 
 def test_load_dataset_reads_it(exported, tmp_path):
     """By `datasets` itself, where there is a Python that has it."""
-    python = os.environ.get("COCU_MODERN_PYTHON") or str(harness.ROOT / ".venv-modern" / "bin" / "python")
+    python = os.environ.get("COCU_READERS_PYTHON") or str(harness.ROOT / ".venv-readers" / "bin" / "python")
     if not Path(python).exists():
-        pytest.skip("no Python with `datasets`: make test-modern makes one, or set COCU_MODERN_PYTHON")
+        pytest.skip("no Python with `datasets`: make test-readers makes one, or set COCU_READERS_PYTHON")
     script = """
 import io, json, sys
 from datasets import Image, Sequence, load_dataset
