@@ -43,6 +43,14 @@ def main(argv: Sequence[str]) -> int:
         )
     out, common = output_folder(config), list(argv)
     plan_runs(config, 1)  # names that are none are said before any work
+    if config.experiment.jobs:
+        _train_all(config, out, common)
+    _report(config, out)
+    return 0
+
+
+def _train_all(config: CocuConfig, out: Path, common: list[str]) -> None:
+    """Scenes, tables, runs: what is there already is not done again."""
     if config.experiment.scenes:
         _draw_scenes(config, out)
     needed = dict.fromkeys(METHODS[name].table for name in config.experiment.methods)
@@ -50,11 +58,7 @@ def main(argv: Sequence[str]) -> int:
     for wanted in needed:
         _prepare(config, wanted, out / "tables", common)
     rows = read_manifest(str(out / "tables" / next(iter(needed)).name), "training_set").rows
-    runs = plan_runs(config, rows)
-    if config.experiment.jobs:
-        run_all(runs, common, config.experiment.jobs)
-    _report(config, out)
-    return 0
+    run_all(plan_runs(config, rows), common, config.experiment.jobs)
 
 
 def _draw_scenes(config: CocuConfig, out: Path) -> None:
