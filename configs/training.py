@@ -84,7 +84,7 @@ class TrainConfig:
     max_skipped: int = option(50, "stop after this many skipped steps in a row")
     save_steps: int = option(1000, "steps between checkpoints; one is also written at the end of each epoch")
     validate: ValidateConfig = field(default_factory=ValidateConfig)
-    held_out: float | str = option(
+    held_out: int | float | str = option(
         "auto",
         "share of the row groups that is never trained on and whose loss is taken with each validation; auto: 1 % (at "
         "most 40 groups) where that is a group, else none",

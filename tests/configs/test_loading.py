@@ -18,6 +18,12 @@ def test_every_shipped_configuration_loads(name):
     assert config.corpora
 
 
+@pytest.mark.parametrize("share", ["0", "0.25", "auto"])
+def test_pairs_held_out_are_a_share_or_auto(share):
+    found = load_config(None, [f"train.held_out={share}"]).train.held_out
+    assert found == ("auto" if share == "auto" else float(share))
+
+
 def test_overrides_win_over_the_file(tmp_path):
     (tmp_path / "c.yaml").write_text("archives: {neighbours: 4, top: 7}\n")
     config = load_config(str(tmp_path / "c.yaml"), ["archives.neighbours=16", "index.corpora=[]"])
