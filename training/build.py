@@ -24,14 +24,14 @@ from training.feed.readers import read_groups
 from training.feed.texts import Draws
 from training.feed.training_set import COLUMNS, TrainingSet
 from training.gradients import GradientBuffer
-from training.held_out import groups_held_out, split
 from training.loop import Run
 from training.progress import Progress
 from training.recipe import build_optimiser
 from training.remote_output import remote_output
 from training.step import LossOptions
 from training.sync_norm import SyncBatchNorm
-from training.validation import Validation, every_of, open_benchmarks
+from training.validation.held_out import groups_held_out, split
+from training.validation.validate import Validation, every_of, open_benchmarks
 
 __all__ = ["build", "model_changes", "state_tensors"]
 

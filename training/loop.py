@@ -30,12 +30,12 @@ from training.precision import choose_precision
 from training.progress import Progress
 from training.recipe import learning_rate
 from training.remote_output import RemoteOutput
-from training.signs import groups_used, signs
 from training.skipped_steps import judge_steps
 from training.step import LossOptions, accumulate_gradients
 from training.telemetry import HISTORY, Telemetry
 from training.transfer import to_device
-from training.validation import Validation, history_entry
+from training.validation.signs import groups_used, signs
+from training.validation.validate import Validation, history_entry
 
 __all__ = ["Run", "run_epochs"]
 

@@ -30,10 +30,10 @@ from training.feed.augment import centre_box
 from training.feed.decode import open_rgb
 from training.feed.texts import Draws, prompt_texts, prompt_words
 from training.feed.training_set import TrainingSet, open_training_set
-from training.held_out import groups_held_out, split
 from training.progress import Progress
-from training.signs import groups_used, signs
 from training.train import train
+from training.validation.held_out import groups_held_out, split
+from training.validation.signs import groups_used, signs
 
 ROWS = [50, 70, 33, 47]
 

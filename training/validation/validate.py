@@ -20,8 +20,8 @@ from models.groupvit import GroupViT
 from training import distributed
 from training.feed.batches import BatchMaker
 from training.feed.training_set import TrainingSet
-from training.held_out import held_out_losses
 from training.step import LossOptions
+from training.validation.held_out import held_out_losses
 
 if TYPE_CHECKING:
     from evaluation.benchmarks.shares import SharedBenchmark

@@ -1,0 +1,1 @@
+"""How good the model is while it is trained: benchmarks, held-out pairs, signs of trouble."""
