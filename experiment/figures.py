@@ -38,8 +38,9 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axis.set_xlabel("images seen", fontsize=8)
             axis.tick_params(labelsize=7)
             axis.set_ylim(bottom=0)
-    axes[0][0].legend(fontsize=6)
-    figure.tight_layout()
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncol=3, fontsize=8)
+    figure.tight_layout(rect=(0, 0.22 / len(losses), 1, 1))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
