@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from configs.loading import to_plain
@@ -11,23 +11,30 @@ from configs.schema import CorpusConfig
 from corpora.shards import Shard
 from storage.listing import list_entries, stamp_of
 
-__all__ = ["fingerprint", "fingerprint_of", "how_read", "shard_contents"]
+__all__ = ["fingerprint", "fingerprint_of", "how_read", "image_stamps", "shard_contents"]
 
 
-def fingerprint(corpora: Sequence[CorpusConfig], shards: Sequence[Shard]) -> str:
+def image_stamps(corpora: Sequence[CorpusConfig]) -> dict[str, str]:
+    """Corpus -> what stands for the images that its table may name: all files below ``image_root``, listed."""
+    return {corpus.name: _tree_stamp(corpus.image_root) for corpus in corpora if corpus.format == "table"}
+
+
+def fingerprint(shards: Sequence[Shard], images: Mapping[str, str]) -> str:
     """Another one whenever a file that decides rows is added, gone or replaced (by path, size and time).
 
-    For a table these are the images, too, that it may name: all files below ``image_root``.
+    Args:
+        shards: of some corpora.
+        images: :func:`image_stamps` of these.
     """
     lines = [f"{s.corpus}/{s.name} {s.start} {s.end} {s.stamp}" for s in shards]
-    images = [_tree_stamp(corpus.image_root) for corpus in corpora if corpus.format == "table"]
-    return fingerprint_of([*lines, *images])
+    return fingerprint_of([*lines, *images.values()])
 
 
-def shard_contents(corpora: Sequence[CorpusConfig], shards: Sequence[Shard]) -> dict[str, str]:
+def shard_contents(
+    corpora: Sequence[CorpusConfig], shards: Sequence[Shard], images: Mapping[str, str]
+) -> dict[str, str]:
     """Unit (``corpus/shard``) -> what stands for the files that decide its rows, and for how its corpus is read."""
     read = {corpus.name: how_read(corpus) for corpus in corpora}
-    images = {c.name: _tree_stamp(c.image_root) for c in corpora if c.format == "table"}
     return {
         f"{s.corpus}/{s.name}": fingerprint_of(
             [f"{s.name} {s.start} {s.end} {s.stamp}", f"{read[s.corpus]}", images.get(s.corpus, "")]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs.errors import UserError
 
-__all__ = ["Steps"]
+__all__ = ["Steps", "own_environment", "resolved"]
 
 
 class Steps:
@@ -28,13 +28,13 @@ class Steps:
         """
         begun = time.monotonic()
         print(f"\n$ {shlex.join(command)}", flush=True)
-        code = subprocess.run(_resolved(command), env=_environment()).returncode
+        code = subprocess.run(resolved(command), env=own_environment()).returncode
         if code:
             raise UserError(f"the step '{name}' ended with exit code {code}; its message is above")
         self.seconds[name] = round(time.monotonic() - begun, 1)
 
 
-def _resolved(command: list[str]) -> list[str]:
+def resolved(command: list[str]) -> list[str]:
     """The command with this environment's own programs."""
     if command[0] == "python":
         return [sys.executable, *command[1:]]
@@ -42,7 +42,8 @@ def _resolved(command: list[str]) -> list[str]:
     return [str(beside) if beside.exists() else command[0], *command[1:]]
 
 
-def _environment() -> dict[str, str]:
+def own_environment() -> dict[str, str]:
+    """The environment, with what Spark's processes take from it."""
     environment = dict(os.environ)
     environment.setdefault("PYSPARK_PYTHON", sys.executable)
     environment.setdefault("SPARK_CONF_DIR", str(Path("cluster_configs/local").resolve()))

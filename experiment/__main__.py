@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +64,7 @@ def _draw_scenes(config: CocuConfig, out: Path) -> None:
     options = config.experiment
     numbers = {"--pairs": options.scenes, "--eval-scenes": options.eval_scenes, "--seed": options.scene_seed}
     words = [str(word) for pair in numbers.items() for word in pair]
-    run_command([sys.executable, "-m", "demo.generate", "--out", str(out / "source"), *words])
+    run_command(["python", "-m", "demo.generate", "--out", str(out / "source"), *words])
 
 
 def _prepare(config: CocuConfig, wanted: TrainingTable, tables: Path, common: list[str]) -> None:

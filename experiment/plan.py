@@ -80,6 +80,7 @@ class Run:
     losses: str
     seed: int
     folder: Path
+    save_steps: int
     overrides: list[str] = field(default_factory=list)
 
     @property
@@ -123,7 +124,7 @@ def plan_runs(config: CocuConfig, rows: int) -> list[Run]:
     steps = config.train.epochs * math.ceil(rows / config.train.batch_size)
     every = max(1, math.ceil(steps / options.points))
     return [
-        Run(method, losses, seed, out / "runs" / f"{method}-{losses}-{seed}", _overrides(out, method, losses, seed, every))
+        Run(method, losses, seed, out / "runs" / f"{method}-{losses}-{seed}", every, _overrides(out, method, losses, seed, every))
         for seed in options.seeds
         for losses in options.losses
         for method in options.methods

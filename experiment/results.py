@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def collect(runs: Sequence[Run]) -> list[dict[str, Any]]:
                     "classes": found["classes"],
                 }
             )
-    return rows  # fmt: skip
+    return rows
 
 
 def write_json(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -68,11 +68,11 @@ def spread(values: Sequence[float]) -> str:
 
 def differences(rows: Sequence[dict[str, Any]], method: str, losses: str, key: str) -> list[float]:
     """``method`` minus the baseline, the same losses and seed; seeds that lack either are left out."""
-    by_seed: Callable[[str], dict[int, float]] = lambda name: {  # noqa: E731
-        row["seed"]: row[key]
-        for row in rows
-        if row["method"] == name and row["losses"] == losses and row[key] is not None
-    }
+
+    def by_seed(name: str) -> dict[int, float]:
+        chosen = [row for row in rows if (row["method"], row["losses"]) == (name, losses)]
+        return {row["seed"]: row[key] for row in chosen if row[key] is not None}
+
     ours, base = by_seed(method), by_seed(BASELINE)
     return [ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from configs.errors import UserError
+from demo.steps import own_environment, resolved
 from experiment.plan import Run
 
 __all__ = ["DONE", "run_all", "run_command"]
@@ -20,22 +21,19 @@ DONE = "done"
 """Empty file in the folder of a run that is trained and measured."""
 
 
-def run_command(command: Sequence[str], log: Path | None = None) -> None:
+def run_command(command: list[str], log: Path | None = None) -> None:
     """Run a command in this environment, its output in ``log`` (or on the terminal).
 
     Raises:
         UserError: it ended with another exit code than 0.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYSPARK_PYTHON": sys.executable}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
-    if log is None:
-        code = subprocess.run(command, env=environment).returncode
-    else:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stream:
-            code = subprocess.run(
-                command, env=environment, stdout=stream, stderr=subprocess.STDOUT
-            ).returncode
+    environment = {**own_environment(), "OMP_NUM_THREADS": "1"}
+    with contextlib.ExitStack() as files:
+        streams: dict[str, Any] = {}
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            streams = {"stdout": files.enter_context(log.open("ab")), "stderr": subprocess.STDOUT}
+        code = subprocess.run(resolved(command), env=environment, **streams).returncode
     if code:
         where = f"see {log}" if log else "its message is above"
         raise UserError(f"experiment: `{' '.join(command[:4])} ...` ended with exit code {code}; {where}")
@@ -71,9 +69,18 @@ def _run(run: Run, common: Sequence[str], failed: threading.Event) -> str:
         return ""
     try:
         log = run.folder / "run.log"
-        run_command([sys.executable, "-m", "training.train", *common, *run.overrides], log)
-        every = next(item for item in run.overrides if item.startswith("train.save_steps="))
-        run_command([sys.executable, "-m", "experiment.measure", str(run.folder), *common, every], log)
+        run_command(["python", "-m", "training.train", *common, *run.overrides], log)
+        run_command(
+            [
+                "python",
+                "-m",
+                "experiment.measure",
+                str(run.folder),
+                *common,
+                f"train.save_steps={run.save_steps}",
+            ],
+            log,
+        )
     except UserError:
         failed.set()
         raise

@@ -135,14 +135,17 @@ def _size(name: str) -> tuple[int, int, int]:
     values = open_clip.get_model_config(name)
     size = values["vision_cfg"].get("image_size", 224)
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    if "timm_model_name" in values["vision_cfg"] or "hf_model_name" in values["text_cfg"]:
+        return (
+            values["embed_dim"],
+            _PARAMETERS,
+            height * width,
+        )  # another library's parts, which would be downloaded
     wanted = {
         key: values[key] for key in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu") if key in values
     }
-    try:
-        with torch.device("meta"):
-            parameters = sum(one.numel() for one in open_clip.CLIP(**wanted).parameters())
-    except Exception:  # built of another library's parts, which would be downloaded
-        parameters = _PARAMETERS
+    with torch.device("meta"):
+        parameters = sum(one.numel() for one in open_clip.CLIP(**wanted).parameters())
     return values["embed_dim"], parameters, height * width
 
 

@@ -78,7 +78,7 @@ def table_job(config: CocuConfig) -> TableJob:
         rows_per_task=25_000,
         common={
             **settings,
-            **{name: recipe for name, recipe in inputs.items() if name == "probe"},
+            "probe": inputs.get("probe", ""),
             "concepts": captions.inputs.get("concepts", captions.recipe),
             "index": index.settings,
         },
@@ -91,8 +91,6 @@ def table_job(config: CocuConfig) -> TableJob:
 
 def run(session: SparkSession, config: CocuConfig) -> Manifest:
     """Build archives."""
-    images = read_selected(config, "image_embeddings")
-    captions = tables.read_manifest(config.workspace, "pair_concepts")
     options = config.archives
     plan, index, _ = plan_of(config)
     profile = gpu_profile(session) if options.device != "cpu" else None
@@ -116,8 +114,8 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
             job.profile = None  # what was searched for already needs no card
         return [replace(unit, payload=(*unit.payload, ready, found.get(unit.name))) for unit in chosen]
 
-    parts = {"image_embeddings": images.recipe, "pair_concepts": captions.recipe, "index": index.recipe}
     job = table_job(config)
+    parts = {name: job.inputs[name] for name in ("image_embeddings", "pair_concepts", "index")}
     chosen, job.units, job.profile = job.units, units, profile
     manifest = build_table(session, config, job)
     tables.remove_table(config.workspace, TABLE)

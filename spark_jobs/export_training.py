@@ -22,7 +22,7 @@ from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
 from spark_jobs.engine.waves import attempt_name
-from spark_jobs.exporting.hugging_face import data_file, finish_hugging_face, write_data
+from spark_jobs.exporting.hugging_face import finish_hugging_face, write_data
 from spark_jobs.exporting.shards import (
     finish_open_clip,
     open_clip_files,
@@ -36,7 +36,7 @@ from storage import tables
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["check", "main", "plan", "planned", "run"]
+__all__ = ["Forms", "check", "main", "plan", "planned", "run"]
 
 HELP = """\
 Join images, captions and archives into what training reads: reads pairs and archives, writes training_set.
@@ -71,9 +71,9 @@ class Forms:
     """What is written beside the table: addresses of folders, empty ones for none; ``columns`` go along."""
 
     columns: tuple[str, ...] = ()
+    webdataset: str = ""
     open_clip: str = ""
     hugging_face: str = ""
-    data_file: str = ""
 
 
 def table_job(config: CocuConfig) -> TableJob:
@@ -91,32 +91,22 @@ def table_job(config: CocuConfig) -> TableJob:
     }
     held = {part.name for part in archives.parts}
     corpora = sorted({name.partition("/")[0] for name in held})
-    shards, open_clip, hugging_face = (
-        tables.join(config.workspace, f"training_set_{form}") if getattr(options, form) else ""
+    folders = {
+        form: tables.join(config.workspace, f"training_set_{form}")
         for form in ("webdataset", "open_clip", "hugging_face")
-    )
-    forms = Forms(tuple(pairs.settings.get("ingest", {}).get("columns", ())), open_clip, hugging_face)
-    found = units_of(archives, [pairs], corpora)
-    files = {unit.name: data_file(number, len(found)) for number, unit in enumerate(found)}
+        if getattr(options, form)
+    }
+    forms = Forms(tuple(pairs.settings.get("ingest", {}).get("columns", ())), **folders)
     units = [
-        replace(
-            unit,
-            payload=(
-                *unit.payload,
-                options,
-                config.concepts.max_words,
-                shards,
-                replace(forms, data_file=files[unit.name]),
-            ),
-        )
-        for unit in found
+        replace(unit, payload=(*unit.payload, options, config.concepts.max_words, forms))
+        for unit in units_of(archives, [pairs], corpora)
     ]
     ends: list[Callable[[Manifest], None]] = []
-    if shards:
-        ends.append(partial(remove_other_shards, shards))
-    if open_clip:
-        ends.append(partial(finish_open_clip, open_clip))
-    if hugging_face:
+    if forms.webdataset:
+        ends.append(partial(remove_other_shards, forms.webdataset))
+    if forms.open_clip:
+        ends.append(partial(finish_open_clip, forms.open_clip))
+    if forms.hugging_face:
         about = {
             "short_side": config.ingest.short_side,
             "length": options.archive_length,
@@ -125,7 +115,7 @@ def table_job(config: CocuConfig) -> TableJob:
             "rejects": pairs.rejects,
             "columns": forms.columns,
         }
-        ends.append(partial(finish_hugging_face, hugging_face, files, about))
+        ends.append(partial(finish_hugging_face, forms.hugging_face, about))
 
     def finish(manifest: Manifest) -> None:
         for end in ends:
@@ -153,8 +143,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
 
 def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Join one part (runs on an executor)."""
-    archives_address, pairs_address, options, max_words, shards, *rest = unit.payload
-    forms = rest[0] if rest else Forms()
+    archives_address, pairs_address, options, max_words, forms = unit.payload
     archives = tables.read_file(archives_address, ["key", "concepts", "scores", "clusters"])
     pairs = tables.read_file(pairs_address, ["key", "image", "caption", *forms.columns])
     if not archives.column("key").equals(pairs.column("key")):
@@ -186,12 +175,12 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
         },
         schema=training_schema(length, forms.columns),
     )
-    if shards:
-        write_shard(shards, unit.name, table, three_lines)
+    if forms.webdataset:
+        write_shard(forms.webdataset, unit.name, table, three_lines)
     if forms.open_clip:
         write_shard(forms.open_clip, unit.name, table, open_clip_files)
     if forms.hugging_face:
-        write_data(forms.hugging_face, forms.data_file, table, attempt_name())
+        write_data(forms.hugging_face, unit.name, table, attempt_name())
     return finish_unit(unit, folder, recipe, table, row_group_rows=options.row_group_rows)
 
 

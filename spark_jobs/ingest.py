@@ -20,7 +20,7 @@ from configs.errors import UserError
 from configs.loading import to_plain
 from configs.overwrite import may_replace
 from configs.schema import CocuConfig, CorpusConfig, IngestConfig
-from corpora.fingerprint import fingerprint, how_read, shard_contents
+from corpora.fingerprint import fingerprint, how_read, image_stamps, shard_contents
 from corpora.ingest_shard import PAIRS_SCHEMA, REJECTS_SCHEMA, Chunk, ingest_shard
 from corpora.readers.yfcc_captions import sort_into_buckets
 from corpora.shards import Shard, list_shards
@@ -111,6 +111,7 @@ def table_job(config: CocuConfig) -> TableJob:
         del settings["columns"]  # tables of before there were such stay what they are
     corpora = [corpus for corpus in config.corpora if corpus.format != "embeddings"]
     shards = [shard for corpus in corpora for shard in list_shards(corpus)]
+    images = image_stamps(corpora)
     _insist_on_reading_alike(config, corpora)
 
     def units() -> list[Unit]:
@@ -137,19 +138,20 @@ def table_job(config: CocuConfig) -> TableJob:
             "corpora": [to_plain(corpus) for corpus in corpora],
             **({"limit": config.limit} if config.limit else {}),
         },
-        inputs={"shards": fingerprint(corpora, shards)},
+        inputs={"shards": fingerprint(shards, images)},
         units=units,
         task=ingest_first if config.limit else ingest_unit,
         common={"ingest": settings, **({"limit": config.limit} if config.limit else {})},
         contents=(
             {
                 f"{corpus.name}/first-{config.limit}": fingerprint(
-                    [corpus], [one for one in shards if one.corpus == corpus.name]
+                    [one for one in shards if one.corpus == corpus.name],
+                    {name: stamp for name, stamp in images.items() if name == corpus.name},
                 )
                 for corpus in corpora
             }
             if config.limit
-            else shard_contents(corpora, shards)
+            else shard_contents(corpora, shards, images)
         ),
         finish=insist_on_pairs,
         expected=len(corpora) if config.limit else len(shards),

@@ -53,8 +53,9 @@ def _line(lines: list[dict[str, Any]], at: str) -> str:
         f"{rate:,.0f} rows/s",
         f"{memory / 1e9:.1f} GB a worker",
     ]
-    if last["failed_units"]:
-        parts.append(f"{sum(line['failed_units'] for line in lines):,} units failed")
+    failed = sum(line["failed_units"] for line in lines)
+    if failed:
+        parts.append(f"{failed:,} units failed")
     if last["complete"]:
         parts.append(f"complete since {last['time'][:19]}")
         return f"{last['table']:17s} {', '.join(parts)}"

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.layers.projector import JointNorm
 from training import distributed
 
 __all__ = ["SyncBatchNorm"]
@@ -70,7 +69,7 @@ def _merged(parts: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor
     return mean, (squares + counts * (means - mean).square()).sum(dim=0) / count, count
 
 
-class SyncBatchNorm(JointNorm):
+class SyncBatchNorm(nn.BatchNorm1d):
     """``nn.BatchNorm1d`` of (n, C) whose statistics are those of the whole global batch; float32 inside."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

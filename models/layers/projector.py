@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -28,12 +29,12 @@ class Projector(nn.Module):
         return self.fc2(rows.relu_()).unflatten(0, x.shape[:-1])
 
 
-class JointNorm(nn.BatchNorm1d):
+@runtime_checkable
+class JointNorm(Protocol):
     """A batch norm whose statistics are exchanged with others', so that several together cost one exchange."""
 
     def together(self, norms: Sequence[nn.Module], rows: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """(n, C) of each norm -> normalised; ``self`` is the first of ``norms``, all of its kind."""
-        raise NotImplementedError
 
 
 def project_together(projectors: Sequence[Projector], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -59,9 +59,9 @@ of the same corpus say, with its biases.
 """
 
 
-def data_file(number: int, total: int) -> str:
-    """The name of a part, below the folder."""
-    return f"data/train-{number:05d}-of-{total:05d}.parquet"
+def data_file(unit: str) -> str:
+    """The name of a part, below the folder: that of its unit, so that it stands whatever is added beside it."""
+    return f"data/train-{unit.replace('/', '--')}.parquet"
 
 
 def hugging_face_table(table: pa.Table) -> pa.Table:
@@ -102,9 +102,9 @@ def _further(schema: pa.Schema) -> list[str]:
     return [name for name in schema.names if name not in TRAINING_NAMES]
 
 
-def write_data(folder: str, name: str, table: pa.Table, attempt: str) -> None:
+def write_data(folder: str, unit: str, table: pa.Table, attempt: str) -> None:
     """One part; an attempt that runs again replaces it by one rename."""
-    filesystem, path = resolve(join(folder, name))
+    filesystem, path = resolve(join(folder, data_file(unit)))
     make_folder(filesystem, posixpath.dirname(path))
     temporary = f"{path}.{attempt}.tmp"
     with filesystem.open_output_stream(temporary) as sink:
@@ -112,19 +112,16 @@ def write_data(folder: str, name: str, table: pa.Table, attempt: str) -> None:
     filesystem.move(temporary, path)
 
 
-def finish_hugging_face(
-    folder: str, files: Mapping[str, str], about: Mapping[str, Any], manifest: Manifest
-) -> None:
+def finish_hugging_face(folder: str, about: Mapping[str, Any], manifest: Manifest) -> None:
     """Remove parts of an earlier training set, and write the card.
 
     Args:
         folder: of the data set.
-        files: of each unit.
         about: what the card says besides: short_side, length, ranking, pairs_in, rejects (reason -> count), columns.
         manifest: of the training set.
     """
     filesystem, path = resolve(join(folder, "data"))
-    named = {posixpath.basename(files[unit.unit]) for unit in manifest.units}
+    named = {posixpath.basename(data_file(unit.unit)) for unit in manifest.units}
     for info in list_folder(filesystem, path):
         if info.type == pafs.FileType.File and info.base_name not in named:
             filesystem.delete_file(info.path)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.schema import CorpusConfig
-from corpora.fingerprint import fingerprint
+from corpora.fingerprint import fingerprint, image_stamps
 from corpora.shards import list_shards
 from tests.corpora.ingest_inputs import jpeg, members, write_tar
 
@@ -49,7 +49,7 @@ def test_a_file_that_is_another_one_shows(tmp_path, case):
     corpus = CorpusConfig("x", kind, str(tmp_path / path), image_root, **column)
 
     def now():
-        return fingerprint([corpus], list_shards(corpus))
+        return fingerprint(list_shards(corpus), image_stamps([corpus]))
 
     chosen = tmp_path / file
     data, stat = chosen.read_bytes(), chosen.stat()

@@ -24,7 +24,7 @@ from models.clip import clip_fingerprint
 from spark_jobs import import_embeddings
 from spark_jobs.embed_images import embed_unit
 from spark_jobs.engine.units import units_of
-from spark_jobs.export_training import export_unit
+from spark_jobs.export_training import Forms, export_unit
 from spark_jobs.ingest import check, ingest_unit
 from storage import addresses, tables
 from storage.addresses import is_readable, resolve
@@ -145,7 +145,7 @@ def test_the_tasks_from_tar_to_training_set_on_a_store(store, tmp_path):
     held = _manifest(workspace, "archives", [record])
     shards = f"{workspace}/training_set_webdataset"
     units = [
-        Unit(u.name, u.rows, (*u.payload, ExportConfig(archive_length=2), 4, shards))
+        Unit(u.name, u.rows, (*u.payload, ExportConfig(archive_length=2), 4, Forms(webdataset=shards)))
         for u in units_of(held, [pairs])
     ]
     records = [export_unit(u, f"{workspace}/training_set", "recipe") for u in units]

@@ -18,7 +18,7 @@ from configs.schema import CocuConfig, ExportConfig, SparkConfig
 from corpora.ingest_shard import PAIRS_SCHEMA
 from spark_jobs import export_training
 from spark_jobs.engine.units import units_of
-from spark_jobs.export_training import export_unit, pad_lists
+from spark_jobs.export_training import Forms, export_unit, pad_lists
 from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, UnitRecord
@@ -79,7 +79,7 @@ def _export(workspace, pairs, archives, webdataset=False):
     shards = f"{workspace}/wds" if webdataset else ""
     files = []
     for unit in units_of(second, [first]):
-        unit = type(unit)(unit.name, unit.rows, (*unit.payload, options, 4, shards))
+        unit = type(unit)(unit.name, unit.rows, (*unit.payload, options, 4, Forms(webdataset=shards)))
         record = export_unit(unit, f"{workspace}/training_set", "r")
         assert record.rows_in == unit.rows
         files.extend(f"{workspace}/training_set/{part.file}" for part in record.parts)
@@ -105,7 +105,7 @@ def test_rows_are_joined_by_key_where_embedding_rejected_some(tmp_path):
     first = _write(tmp_path, "pairs", pairs, PAIRS_SCHEMA, size=25)
     second = _write(tmp_path, "archives", archives, ARCHIVES, size=25)
     unit = units_of(second, [first])[0]
-    unit = type(unit)(unit.name, unit.rows, (*unit.payload, ExportConfig(archive_length=LENGTH), 4, ""))
+    unit = type(unit)(unit.name, unit.rows, (*unit.payload, ExportConfig(archive_length=LENGTH), 4, Forms()))
     record = export_unit(unit, f"{tmp_path}/training_set", "r")
     files = [f"{tmp_path}/training_set/{part.file}" for part in record.parts]
     rows = pq.read_table(files[0], partitioning=None).to_pylist()

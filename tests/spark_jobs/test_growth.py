@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tarfile
 
+import pyarrow.parquet as pq
 import pytest
 
 from storage import tables
@@ -31,6 +34,18 @@ def _files(workspace, table):
     }
 
 
+def _exported(workspace):
+    """Samples in the shards for open_clip and in the data set for Hugging Face."""
+    sizes = json.loads((workspace / "training_set_open_clip" / "sizes.json").read_text())
+    samples = 0
+    for name in sizes:
+        with tarfile.open(workspace / "training_set_open_clip" / name) as tar:
+            samples += sum(member.endswith(".jpg") for member in tar.getnames())
+    assert samples == sum(sizes.values())
+    files = (workspace / "training_set_hugging_face" / "data").iterdir()
+    return [samples, sum(pq.read_metadata(file).num_rows for file in files)]
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory, spark):
     """Three shards, of which two are in the corpus at first; the paper's ranking and a given vocabulary."""
@@ -43,6 +58,7 @@ def world(tmp_path_factory, spark):
     harness.write_config(
         place, place / "shards", harness.write_tiny_clip(place / "clip"), rows_per_part=20,
         concepts={"vocabulary": str(place / "words.txt"), "min_count": 1}, archives={"ranking": "paper", "top": 8},
+        export={"archive_length": 8, "row_group_rows": 16, "open_clip": True, "hugging_face": True},
     )  # fmt: skip
     assert _run(spark, place, place / "two") == ""
     return place
@@ -73,6 +89,7 @@ def test_a_new_shard_costs_its_own_pairs_and_gives_what_a_whole_run_gives(spark,
             assert {part: after[part] for part in before[table]} == before[table], table
             assert len(after) == len(before[table]) + 2, table  # 30 rows are two parts
             assert harness.stray_files(tmp_path / "ws", table) == []
+        assert _exported(tmp_path / "ws") == [3 * SAMPLES, 3 * SAMPLES]
         assert _run(spark, world, tmp_path / "whole") == ""
         for table in ("pairs", "image_embeddings", "pair_concepts"):
             harness.assert_same_tables(tmp_path / "ws", tmp_path / "whole", [table])

@@ -70,7 +70,8 @@ def test_spark_reads_a_view(spark, here, expected, capsys):
 
 
 def test_duckdb_reads_a_view(here, expected, capsys):
-    duckdb = pytest.importorskip("duckdb", reason="make setup installs it")
+    import duckdb
+
     exec(_blocks("python")[1], {})
     assert "concept" in capsys.readouterr().out
     found = duckdb.sql("SELECT * FROM 'workspace/demo/views/archives/*.parquet'").fetchall()

@@ -53,7 +53,7 @@ def test_a_line_a_wave(tmp_path):
         1,
     )
     assert two["rejects"] == {"out_of_gpu_memory": 4, "unreadable_image": 1}
-    assert two["rate"] == pytest.approx(10 / max(two["seconds"], 1e-9), rel=1) or two["seconds"] == 0
+    assert two["rate"] > 0
     assert one["time"] <= two["time"]
     assert [line["complete"] for line in _run(tmp_path, WAVES[:1], complete=True)] == [False, True]
 

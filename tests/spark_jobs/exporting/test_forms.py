@@ -104,7 +104,6 @@ def test_shards_for_open_clip_hold_archives_as_json(exported):
 @pytest.mark.slow
 def test_open_clips_own_loader_reads_them(exported):
     """open_clip_train.data, as `python -m open_clip_train.main --dataset-type webdataset` calls it."""
-    pytest.importorskip("webdataset", reason="make setup installs it")
     from open_clip_train.data import get_wds_dataset
 
     args = argparse.Namespace(
@@ -122,7 +121,7 @@ def test_open_clips_own_loader_reads_them(exported):
 def test_a_folder_as_hugging_face_has_it(exported):
     folder = exported / "training_set_hugging_face"
     files = sorted(path.name for path in (folder / "data").iterdir())
-    assert files == [f"train-0000{n}-of-00003.parquet" for n in range(3)]
+    assert files == [f"train-web--0-0000{n}.parquet" for n in range(3)]
     rows = [row for name in files for row in pq.read_table(folder / "data" / name).to_pylist()]
     for n, row in zip(KEPT, rows, strict=True):
         expected = _expected(n)

@@ -103,7 +103,6 @@ def _built(config):
 
 
 def test_each_pair_goes_by_its_first_filter(workspace):
-    pytest.importorskip("py3langid", reason="make setup installs it")
     manifest = _built(_config(workspace))
     assert tables.read_parts(manifest).column("key").to_pylist() == ["web/0/0", "web/0/7"]
     rejects = {row["key"]: row["reason"] for row in tables.read_rejects(manifest).to_pylist()}
@@ -120,8 +119,6 @@ def test_each_pair_goes_by_its_first_filter(workspace):
 
 @pytest.mark.parametrize("number", range(5))
 def test_each_filter_alone(workspace, number):
-    if ORDER[number] == "other_language":
-        pytest.importorskip("py3langid", reason="make setup installs it")
     whole = _config(workspace).filters
     names = [("min_score",), ("min_side",), ("max_aspect",), ("languages",), ("uids",)][number]
     config = _config(workspace)
@@ -166,8 +163,6 @@ WRONG = {
 @pytest.mark.parametrize("what", WRONG)
 def test_mistakes(workspace, what):
     options, without, message = WRONG[what]
-    if what == "language":
-        pytest.importorskip("py3langid", reason="make setup installs it")
     np.save(workspace / "plain.npy", np.zeros(3))
     if without:
         rows = {
