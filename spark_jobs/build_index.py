@@ -1,9 +1,10 @@
 """Job 5: image_embeddings, pair_concepts, concepts -> index/. What an anchor's neighbours are looked up in.
 
-A sample trains the index (one task), groups of parts are encoded in parallel (`index_parts`, removed at the
-end), one task joins them, and one chooses how many lists a query visits and measures recall@L against exact search.
-The index is a folder with `index.json`; executors memory-map it, so that a host holds one copy of it whatever
-the number of its Python workers.
+A sample trains the index (one task), segments of it are written in parallel and stay where they are
+(`indexing/segments.py`), one task writes what stands beside the vectors, and one chooses how many lists a query
+visits and measures recall@L against exact search. The index is a folder with `index.json`; executors memory-map
+it, so that a host holds one copy of it whatever the number of its Python workers. An index of more pairs keeps
+centres and segments of the one before, as long as it has at most twice the rows that the centres were trained for.
 """
 
 from __future__ import annotations
@@ -11,33 +12,42 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation import index as faiss_index
-from curation.csr import Csr
-from curation.index import SearchQuality
-from spark_jobs.engine.commits import build_table
-from spark_jobs.engine.folders import FolderJob, build_folder, write_folder
-from spark_jobs.engine.index_inputs import read_concepts, read_part, read_vectors
+from curation.index import IndexSpec, SearchQuality
+from spark_jobs.engine.commits import build_table, only_units_differ
+from spark_jobs.engine.folders import FolderJob, build_folder, inputs_grew, write_folder
+from spark_jobs.engine.index_inputs import read_concepts, read_vectors
 from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.table_job import TableJob
-from spark_jobs.engine.units import finish_unit, part_address, units_of
+from spark_jobs.engine.units import units_of
 from spark_jobs.engine.waves import attempt_name, map_units
+from spark_jobs.indexing.segments import (
+    TABLE,
+    Segment,
+    encode_unit,
+    forget_lost,
+    grouped,
+    members_of,
+    place_rows,
+    segments_of,
+)
 from spark_jobs.planning import plan_text
 from storage import tables
 from storage.addresses import join
 from storage.selection import read_selected
 from storage.small_files import read_small, write_atomically
 from storage.tables import Manifest
-from storage.units import Unit, UnitRecord
+from storage.units import Unit
 
 __all__ = ["check", "check_options", "main", "plan", "planned", "run", "seconds_of"]
 
@@ -50,7 +60,7 @@ index.memory_gb is split and searched split by split with the same result. Recal
 measured; index.nprobe is chosen to reach index.target_recall, again for every archives.neighbours that is asked
 for: the index stays as it is."""
 
-_GROUP_ROWS = 100_000  # rows encoded by a task
+_TRAINED_FOR = 2  # times as many rows: up to there an index of more pairs keeps its centres
 
 
 def check_options(config: CocuConfig) -> None:
@@ -89,7 +99,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     captions = tables.read_manifest(config.workspace, "pair_concepts")
     job = folder_job(config)
     units = units_of(images, [captions], config.index.corpora)
-    manifest, built = build_folder(config, job, lambda: _build(session, config, units, job), "index_parts")
+    manifest, built = build_folder(config, job, lambda: _build(session, config, units, job))
     if built:
         _print_summary(manifest)
     else:
@@ -118,34 +128,54 @@ def _build(
     units: Sequence[Unit],
     job: FolderJob,
 ) -> tuple[str, dict[str, Any]]:
-    """Decide, train, encode in parallel, join: where the index is, relative to `index/`, and its index.json."""
+    """Decide, train, write segments in parallel, join: where the index is, relative to `index/`, and its index.json."""
     concepts = tables.read_manifest(config.workspace, "concepts")
     options = config.index
-    groups = _groups(units)
+    rows = sum(unit.rows for unit in units)
     spec = faiss_index.choose_index(
-        sum(unit.rows for unit in groups),
-        _dimension(groups),
-        options.memory_gb,
-        options.kind,
-        options.nlist,
-        options.train_rows,
+        rows, _dimension(units), options.memory_gb, options.kind, options.nlist, options.train_rows
     )
+    before = tables.find_manifest(config.workspace, "index")
+    grown = before is not None and before.recipe != job.recipe and inputs_grew(before, job)
+    spec, kept, trained_for = _trained(session, config, units, spec, job.recipe, before if grown else None)
     print(f"build_index: {spec.reason}", flush=True)
-    kept = _trained(session, config, groups, spec, job.recipe)
-    trained = session.sparkContext.broadcast(kept)
-    encoded = TableJob(
+    encoding = TableJob(
         job="build_index",
-        table="index_parts",
+        table=TABLE,
         settings=job.settings,
-        # Codes mean something only beside what they were made by.
+        # Lists mean something only beside their centres.
         inputs={**job.recipes, "trained": hashlib.sha256(kept).hexdigest()[:16]},
-        units=[Unit(unit.name, unit.rows, (unit.payload, tuple(concepts.files), trained)) for unit in groups],
+        units=[],
         task=encode_unit,
         what="vectors",
         whole=True,
+        common={
+            "settings": job.settings,
+            "concepts": concepts.recipe,
+            "trained": hashlib.sha256(kept).hexdigest(),
+        },
     )
-    parts = build_table(session, config, encoded)
-    return _join(session, config, groups, parts, tuple(concepts.files), spec, trained, encoded.recipe)
+    known = forget_lost(
+        config.workspace, tables.find_manifest(config.workspace, TABLE), None if grown else before
+    )
+    groups = grouped(units, members_of(known))
+    encoding.contents = {group.name: group.content for group in groups}
+    if (
+        known is not None
+        and known.recipe != encoding.recipe
+        and not only_units_differ(config, known, encoding)
+    ):
+        tables.remove_table(config.workspace, TABLE)
+        known, groups = None, grouped(units)
+        encoding.contents = {group.name: group.content for group in groups}
+    if known is None:
+        forget_lost(config.workspace, tables.read_progress(config.workspace, TABLE, encoding.recipe), None)
+    trained = session.sparkContext.broadcast(kept)
+    beside = (tuple(concepts.files), trained, config.workspace)
+    encoding.units = [replace(group, payload=(group.payload, *beside)) for group in groups]
+    parts = build_table(session, config, encoding)
+    extra = {"recipe": encoding.recipe, "trained_for": trained_for}
+    return _join(session, config, units, segments_of(parts), tuple(concepts.files), spec, trained, extra)
 
 
 def _print_summary(manifest: Manifest) -> None:
@@ -171,49 +201,41 @@ def _say_quality(quality: SearchQuality, config: CocuConfig) -> None:
         )
 
 
-def _groups(units: Sequence[Unit]) -> list[Unit]:
-    """Units joined until a task has enough rows; they stay within a corpus and in order."""
-    groups: list[Unit] = []
-    members: list[Unit] = []
-
-    def close() -> None:
-        if members:
-            payload = tuple(unit.payload for unit in members)
-            groups.append(Unit(members[0].name, sum(unit.rows for unit in members), payload))
-            members.clear()
-
-    for unit in units:
-        corpus = unit.name.partition("/")[0]
-        if members and (
-            members[0].name.partition("/")[0] != corpus or sum(u.rows for u in members) >= _GROUP_ROWS
-        ):
-            close()
-        members.append(unit)
-    close()
-    return groups
-
-
-def _dimension(groups: Sequence[Unit]) -> int:
-    if not groups:
+def _dimension(units: Sequence[Unit]) -> int:
+    if not units:
         raise UserError("there is nothing to index: image_embeddings has no rows of index.corpora")
-    return tables.read_schema(groups[0].payload[0][0]).field("embedding").type.byte_width // 2
+    return tables.read_schema(units[0].payload[0]).field("embedding").type.byte_width // 2
 
 
 def _trained(
-    session: SparkSession, config: CocuConfig, groups: Sequence[Unit], spec: Any, recipe: str
-) -> bytes:
-    """What is trained, kept until the index is complete: a run that was killed goes on with it and its parts."""
-    address = join(config.workspace, "index_parts", f"_trained-{recipe}.faiss")
-    kept = read_small(address)
-    if kept is None:
-        kept = _train(session, config, groups, spec)
-        write_atomically(address, kept)
-    return kept
+    session: SparkSession,
+    config: CocuConfig,
+    units: Sequence[Unit],
+    spec: IndexSpec,
+    recipe: str,
+    before: Manifest | None,
+) -> tuple[IndexSpec, bytes, int]:
+    """The centres, what is built with them, and for how many rows they were trained.
+
+    Those of the index ``before`` this one, if they still do; else trained, and kept until the index is complete, so
+    that a run that was killed goes on with them and its segments.
+    """
+    facts = {} if before is None else before.extra["index"]
+    if facts.get("kind") == spec.kind and spec.rows <= _TRAINED_FOR * facts["trained_for"]:
+        centres = read_small(join(before.folder, before.extra["folder"], "centroids.npy"))
+        if centres is not None:
+            return replace(spec, nlist=facts["parameters"]["nlist"]), centres, facts["trained_for"]
+    address = join(config.workspace, "index", "_parts", "trained", f"{recipe}.npy")
+    centres = read_small(address)
+    if centres is None:
+        centres = _train(session, config, units, spec)
+        write_atomically(address, centres)
+    return spec, centres, spec.rows
 
 
-def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], spec: Any) -> bytes:
+def _train(session: SparkSession, config: CocuConfig, units: Sequence[Unit], spec: IndexSpec) -> bytes:
     """Train on a sample, in one task: the sample is too much for a driver."""
-    addresses = [pair[0] for unit in groups for pair in unit.payload]
+    addresses = [unit.payload[0] for unit in units]
     order = np.random.default_rng(0).permutation(len(addresses))
     wanted = config.index.train_rows or spec.sample_rows
 
@@ -233,42 +255,26 @@ def _train(session: SparkSession, config: CocuConfig, groups: Sequence[Unit], sp
     return map_units(session, [Unit("train", 0)], work)[0]
 
 
-def encode_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
-    """The list of every row of a group of parts, and the cosines of its caption's concepts (on an executor)."""
-    pairs, concept_files, trained = unit.payload
-    embeddings = read_concepts(concept_files)[1]
-    tables_of = []
-    for images, captions in pairs:
-        _, vectors, words = read_part(images, captions)
-        cosines = Csr(words.offsets, faiss_index.caption_cosines(vectors, words, embeddings))
-        columns = {"list": faiss_index.lists_of(trained.value, vectors), "cosines": cosines.to_list_array()}
-        tables_of.append(pa.table(columns))
-    return finish_unit(unit, folder, recipe, pa.concat_tables(tables_of))
-
-
 def _join(
     session: SparkSession,
     config: CocuConfig,
-    groups: Sequence[Unit],
-    parts: Manifest,
+    units: Sequence[Unit],
+    segments: Sequence[Segment],
     concept_files: tuple[str, ...],
-    spec: faiss_index.IndexSpec,
+    spec: IndexSpec,
     trained: Broadcast[bytes],
-    recipe: str,
+    extra: dict[str, Any],
 ) -> tuple[str, dict[str, Any]]:
-    """Join the encoded groups in one task; where the index is, relative to `index/`, and its index.json."""
-    workspace = config.workspace
-    members = [
-        (unit.payload, part_address(parts, record.parts[0]))
-        for unit, record in zip(groups, parts.units, strict=True)
-    ]
+    """What stands beside the vectors, in one task; where the index is, relative to `index/`, and its index.json."""
+    workspace, recipe = config.workspace, extra["recipe"]
+    pairs = {unit.name: unit.payload for unit in units}
+    rows = {unit.name: unit.rows for unit in units}
 
     def write(folder: Path) -> dict[str, Any]:
         table = faiss_index.concept_table(*read_concepts(concept_files))
         with faiss_index.IndexWriter(folder, spec, trained.value, table) as writer:
-            for payload, encoded in members:
-                _add_group(writer, payload, encoded)
-            return writer.finish({"recipe": recipe})
+            place_rows(writer, segments, pairs, rows)
+            return writer.finish(extra)
 
     def work(_unit: Unit) -> str:
         inner = f"_parts/{recipe}/{attempt_name()}"
@@ -277,19 +283,6 @@ def _join(
 
     result = json.loads(map_units(session, [Unit("join", 0)], work)[0])
     return result["folder"], result["metadata"]
-
-
-def _add_group(writer: Any, payload: Sequence[tuple[str, str]], encoded: str) -> None:
-    """A group's parts with what ``encode_unit`` found."""
-    rows, start = tables.read_file(encoded), 0
-    lists = rows.column("list").to_numpy()
-    cosines = rows.column("cosines")
-    for images, captions in payload:
-        keys, vectors, words = read_part(images, captions)
-        end = start + len(keys)
-        values = Csr.from_list_array(cosines[start:end]).values
-        writer.add(keys, vectors, words, values, lists[start:end])
-        start = end
 
 
 def planned(config: CocuConfig) -> list[FolderJob]:

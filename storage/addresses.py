@@ -41,8 +41,11 @@ _GCS_RETRIES = timedelta(seconds=60)
 
 
 def join(folder: str, *names: str) -> str:
-    """An address below a folder's address."""
-    return posixpath.join(folder.rstrip("/") or "/", *names)
+    """An address below a folder's address; where a name begins with `../`, beside it, as stores know no such names."""
+    inside = posixpath.join(*names) if names else ""
+    while inside.startswith("../"):
+        folder, inside = folder.rstrip("/").rpartition("/")[0], inside[3:]
+    return posixpath.join(folder.rstrip("/") or "/", inside) if names else folder.rstrip("/") or "/"
 
 
 def resolve(address: str) -> tuple[pafs.FileSystem, str]:

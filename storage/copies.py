@@ -18,7 +18,7 @@ import pyarrow.fs as pafs
 
 from storage.addresses import is_local, make_folder, resolve
 
-__all__ = ["download_folder", "local_file", "upload_folder"]
+__all__ = ["download_file", "download_folder", "local_file", "upload_folder"]
 
 _AT_ONCE = 8
 _CHUNK_BYTES = 8 << 20  # of a read, which on a store is a request
@@ -45,6 +45,23 @@ def download_folder(address: str, folder: Path) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     _copy(filesystem, source, pafs.LocalFileSystem(), str(folder), names)
+
+
+def download_file(address: str, path: Path) -> None:
+    """Copy one file to a local path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    filesystem, source = resolve(address)
+    pafs.copy_files(
+        source,
+        str(path),
+        source_filesystem=filesystem,
+        destination_filesystem=pafs.LocalFileSystem(),
+        chunk_size=_CHUNK_BYTES,
+        use_threads=False,
+    )
 
 
 @contextlib.contextmanager

@@ -92,7 +92,8 @@ def remove_progress(manifest: Manifest) -> None:
     """Drop the state of building once the table is complete."""
     filesystem, _ = resolve(manifest.folder)
     # The snapshot first: waves without it are nothing, it without them is damage.
-    for info in sorted(_files(manifest.workspace, manifest.table), key=lambda info: -info.type.value):
+    found = _files(manifest.workspace, manifest.table)
+    for info in sorted(found, key=lambda info: info.type == pafs.FileType.Directory):
         remove = filesystem.delete_file if info.type == pafs.FileType.File else filesystem.delete_dir
         remove(info.path)
 

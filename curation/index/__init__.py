@@ -5,7 +5,8 @@ Building: ``choose_index`` decides, ``train`` makes the centres of the lists fro
 Searching: ``open_index``, ``place_on_device``, ``search``.
 """
 
-from curation.index.build import IndexWriter, caption_cosines, concept_table
+from curation.index.array_files import write_array
+from curation.index.build import IndexWriter, VectorFile, caption_cosines, concept_table, in_list_order
 from curation.index.centroids import lists_of, train
 from curation.index.folder import FORMAT, OpenIndex, open_index
 from curation.index.gpu import place_on_device
@@ -20,10 +21,12 @@ __all__ = [
     "OpenIndex",
     "SearchQuality",
     "SearchTarget",
+    "VectorFile",
     "caption_cosines",
     "choose_index",
     "concept_table",
     "exact_search",
+    "in_list_order",
     "lists_of",
     "merge",
     "open_index",
@@ -31,4 +34,5 @@ __all__ = [
     "search",
     "train",
     "tune",
+    "write_array",
 ]

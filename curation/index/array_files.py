@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["ArrayFile"]
+__all__ = ["ArrayFile", "write_array"]
+
+
+def write_array(stream: BinaryIO, array: np.ndarray) -> dict[str, int]:
+    """A contiguous array as a .npy file into a stream that can only be written; size and CRC-32 of the file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    content = memoryview(array.reshape(-1)).cast("B") if array.size else memoryview(b"")
+    stream.write(header.getvalue())
+    stream.write(content)
+    return {
+        "bytes": len(header.getvalue()) + len(content),
+        "crc32": zlib.crc32(content, zlib.crc32(header.getvalue())),
+    }
 
 
 class ArrayFile:

@@ -1,9 +1,14 @@
-"""Writing an index folder unit by unit, in memory that does not grow with the index."""
+"""Writing an index folder, in memory that does not grow with the index.
+
+Vectors come in segments, each in the order of its lists. A segment's vectors are a file of their own, which may
+lie elsewhere and be there already: a folder is then made of what stands beside the vectors alone.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,17 +17,27 @@ import numpy as np
 import pyarrow as pa
 
 from curation.csr import Csr
-from curation.index.array_files import ArrayFile
+from curation.index.array_files import ArrayFile, write_array
 from curation.index.centroids import load_centroids
-from curation.index.folder import FORMAT, split_folder
-from curation.index.list_files import ListFiles
+from curation.index.folder import FORMAT
 from curation.index.spec import IndexSpec, flat_lists, split_lists
 from curation.keys import hash_keys, string_buffers
 from curation.mapped_files import file_facts
 from curation.products import row_products
 from curation.separation import separations
 
-__all__ = ["IndexWriter", "caption_cosines", "concept_table"]
+__all__ = ["IndexWriter", "VectorFile", "caption_cosines", "concept_table", "in_list_order"]
+
+_SEGMENT_ROWS = 262_144
+
+
+@dataclass(frozen=True)
+class VectorFile:
+    """The vectors of a segment, written: path relative to the index folder, bytes, CRC-32."""
+
+    path: str
+    bytes: int
+    crc32: int
 
 
 def caption_cosines(vectors: np.ndarray, captions: Csr, concept_embeddings: np.ndarray) -> np.ndarray:
@@ -58,10 +73,16 @@ def concept_table(
     )
 
 
+def in_list_order(lists: np.ndarray) -> np.ndarray:
+    """The order in which a segment's rows are stored: by list (n,), then as they came."""
+    return np.argsort(lists, kind="stable")
+
+
 class IndexWriter:
     """Writes an index folder; use it as a context manager and call :meth:`finish` at the end.
 
-    Units come in row order. The folder appears under its name only when it is complete.
+    Either ``add`` unit after unit in row order, or ``add_rows`` in row order and ``add_segment`` for vectors
+    that are written already. The folder appears under its name only when it is complete.
 
     Args:
         folder: the folder to write; it must not exist.
@@ -88,7 +109,10 @@ class IndexWriter:
             self._arrays[name].append(np.zeros(1, np.int64))
         self._key_bytes = (self._build / "key_bytes").open("wb")
         self._key_end = self.rows = 0
-        self._lists = ListFiles(self._build, spec.nlist, spec.d)
+        self._sizes = np.zeros(spec.nlist, np.int64)
+        self._segments: list[dict[str, Any]] = []
+        self._elsewhere: dict[str, dict[str, int]] = {}
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def __enter__(self) -> IndexWriter:
         return self
@@ -116,20 +140,37 @@ class IndexWriter:
             cosines: from ``caption_cosines``.
             lists: from ``lists_of`` the same vectors.
         """
-        if not len(keys) == len(vectors) == len(captions) or len(cosines) != len(captions.values):
-            raise ValueError("keys, vectors, captions and cosines of a unit have different lengths")
+        if not len(keys) == len(vectors) == len(lists):
+            raise ValueError("keys, vectors and lists of a unit have different lengths")
+        self.add_rows(keys, captions, cosines)
+        self._waiting.append((vectors, lists))
+        if sum(len(lists) for _, lists in self._waiting) >= _SEGMENT_ROWS:
+            self._write_segment()
+
+    def add_rows(self, keys: pa.Array | pa.ChunkedArray, captions: Csr, cosines: np.ndarray) -> None:
+        """The next rows but for their vectors; arguments as of :meth:`add`."""
+        if len(keys) != len(captions) or len(cosines) != len(captions.values):
+            raise ValueError("keys, captions and cosines of a unit have different lengths")
         self._add_keys(keys)
         arrays = self._arrays
         arrays["offsets"].append(captions.offsets[1:] - captions.offsets[0] + arrays["concept_ids"].rows)
         arrays["concept_ids"].append(captions.values)
         arrays["cosines"].append(cosines)
-        self._lists.add(
-            vectors, flat_lists(self.spec, self.rows, len(vectors)) if self.spec.kind == "flat" else lists
-        )
-        self.rows += len(vectors)
+        self.rows += len(keys)
+
+    def add_segment(self, rows: np.ndarray, lists: np.ndarray, vectors: VectorFile) -> None:
+        """Vectors that are written already.
+
+        Args:
+            rows: int64 (n,), which rows of the index they are, rising.
+            lists: int32 (n,), the list of each.
+            vectors: their file, in which they are ``in_list_order``.
+        """
+        self._describe_segment(rows, lists, vectors.path)
+        self._elsewhere[vectors.path] = {"bytes": vectors.bytes, "crc32": vectors.crc32}
 
     def finish(self, extra: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Write the lists and put the folder in its place.
+        """Write what is left and put the folder in its place.
 
         Args:
             extra: goes into index.json.
@@ -137,19 +178,44 @@ class IndexWriter:
         Returns:
             index.json.
         """
-        if self.rows != self.spec.rows:
-            raise ValueError(f"{self.rows} rows were added to an index of {self.spec.rows}")
+        if self._waiting:
+            self._write_segment()
+        if not self.rows == self.spec.rows == self._sizes.sum():
+            raise ValueError(
+                f"{self.rows} rows and {self._sizes.sum()} vectors were added to an index of {self.spec.rows}"
+            )
         self._close()
         self._write_keys()
         with pa.ipc.new_file(str(self._build / "concepts.arrow"), self.concepts.schema) as sink:
             sink.write_table(self.concepts.combine_chunks(), max_chunksize=max(1, len(self.concepts)))
         self._write_separations()
         np.save(self._build / "centroids.npy", load_centroids(self.trained))
-        edges = self._write_lists()
-        metadata = self._metadata(edges, extra or {})
+        metadata = self._metadata(extra or {})
         self._write_metadata(metadata)
         self._build.replace(self.folder)
         return metadata
+
+    def _write_segment(self) -> None:
+        """What waits, written in the order of its lists."""
+        vectors, lists = (np.concatenate([pair[side] for pair in self._waiting]) for side in (0, 1))
+        self._waiting.clear()
+        if self.spec.kind == "flat":  # the whole segment's, not its units'
+            lists = flat_lists(len(vectors))
+        path = f"vectors-{len(self._segments):05d}.npy"
+        with (self._build / path).open("wb") as stream:
+            write_array(stream, vectors[in_list_order(lists)])
+        first = int(self._sizes.sum())
+        self._describe_segment(np.arange(first, first + len(lists)), lists, path)
+
+    def _describe_segment(self, rows: np.ndarray, lists: np.ndarray, path: str) -> None:
+        if len(rows) != len(lists):
+            raise ValueError(f"{len(rows)} rows came with the lists of {len(lists)}")
+        number, sizes = len(self._segments), np.bincount(lists, minlength=self.spec.nlist)
+        np.save(self._build / f"rows-{number:05d}.npy", rows[in_list_order(lists)].astype(np.int64))
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+        np.save(self._build / f"list_offsets-{number:05d}.npy", offsets)
+        self._sizes += sizes
+        self._segments.append({"vectors": path, "rows": len(rows)})
 
     def _add_keys(self, keys: pa.Array | pa.ChunkedArray) -> None:
         offsets, data = string_buffers(keys)
@@ -183,18 +249,9 @@ class IndexWriter:
         statistics = (self.concepts[name].to_numpy() for name in ("cosine_mean", "cosine_std"))
         np.save(self._build / "separation.npy", separations(ids, cosines, *statistics))
 
-    def _write_lists(self) -> list[tuple[int, int]]:
-        edges = split_lists(self._lists.sizes(), self.spec.splits)
-        for number, (first, last) in enumerate(edges):
-            folder = split_folder(self._build, number, self.spec.splits)
-            folder.mkdir(exist_ok=True)
-            self._lists.write(folder, first, last)
-        self._lists.remove()
-        return edges
-
-    def _metadata(self, edges: list[tuple[int, int]], extra: dict[str, Any]) -> dict[str, Any]:
-        sizes = self._lists.sizes()
+    def _metadata(self, extra: dict[str, Any]) -> dict[str, Any]:
         files = sorted(path for path in self._build.rglob("*") if path.is_file())
+        here = {str(path.relative_to(self._build)): file_facts(path) for path in files}
         return {
             "format": FORMAT,
             "kind": self.spec.kind,
@@ -203,11 +260,11 @@ class IndexWriter:
             "rows": self.rows,
             "concepts": len(self.concepts),
             "occurrences": self._arrays["concept_ids"].rows,
+            "segments": self._segments,
             "splits": self.spec.splits,
-            "split_lists": edges,
-            "split_rows": [int(sizes[first:last].sum()) for first, last in edges],
+            "split_lists": split_lists(self._sizes, self.spec.splits),
             "parameters": self.spec.to_dict(),
-            "files": {str(path.relative_to(self._build)): file_facts(path) for path in files},
+            "files": {**here, **self._elsewhere},
             **extra,
         }
 

@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 
 from configs.errors import UserError
-from curation.index.spec import IndexSpec
+from curation.index.spec import IndexSpec, flat_lists
 
 __all__ = ["lists_of", "load_centroids", "nearest_lists", "train"]
 
@@ -56,10 +56,10 @@ def load_centroids(trained: bytes) -> np.ndarray:
 
 
 def lists_of(trained: bytes, vectors: np.ndarray) -> np.ndarray:
-    """The list that each of (n, d) vectors belongs to, int32 (n,); 0 for flat, where it follows from the row."""
+    """The list that each of a segment's (n, d) vectors belongs to, int32 (n,)."""
     centroids = load_centroids(trained)
     if not len(centroids):
-        return np.zeros(len(vectors), np.int32)
+        return flat_lists(len(vectors))
     found = [
         nearest_lists(centroids, vectors[start : start + _ROWS_AT_A_TIME], 1)[:, 0]
         for start in range(0, len(vectors), _ROWS_AT_A_TIME)

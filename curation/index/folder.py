@@ -2,9 +2,9 @@
 
     index.json           what follows, in numbers; written last, so that a folder without it is not an index
     centroids.npy        float32 (lists, d), the centres of the inverted lists; none of them for flat
-    vectors.npy          float16 (n, d), list after list  }
-    rows.npy             int64 (n,), the row of each      } in split-000, split-001, ... when the index is split
-    list_offsets.npy     int64 (lists + 1,)               }
+    vectors-NNNNN.npy    float16 (m, d), list after list; where index.json says: it may lie beside the folder  }
+    rows-NNNNN.npy       int64 (m,), the row of each                            } for each of the segments
+    list_offsets-NNNNN.npy  int64 (lists + 1,)                                  }
     keys.arrow           large_string key of every row
     key_hashes.npy       uint64 (n,), ``keys.hash_keys`` of them
     offsets.npy          int64 (n + 1,)   }
@@ -14,9 +14,10 @@
                          cosine_mean float32, cosine_std float32
     separation.npy       float32 (V,), ``curation.separation``
 
-A split holds some of the lists, whole, so that a query visits the same lists however many splits there are.
-Rows count through all splits; every other array is in their order. Everything is memory-mapped: any number of processes of a host share one
-copy. Nothing in it can run code when it is read.
+A segment holds the vectors of some of the rows; what is added to an index is a further segment. A split is some
+of the lists, whole, of all segments, so that a query visits the same lists however many splits there are; it is a
+view and no file. Every other array is in the order of the rows. Everything is memory-mapped: any number of
+processes of a host share one copy. Nothing in it can run code when it is read.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ import pyarrow as pa
 
 from configs.errors import UserError
 from curation.csr import Csr
-from curation.index.lists import Lists
+from curation.index.lists import Lists, Segment
 from curation.mapped_files import check_file, open_array, read_description
 
-__all__ = ["FORMAT", "OpenIndex", "Split", "open_index", "split_folder"]
+__all__ = ["FORMAT", "OpenIndex", "Split", "open_index"]
 
-FORMAT = "cocu-index-3"
-_KEYS = "d rows kind parameters splits split_lists split_rows occurrences concepts files".split()
+FORMAT = "cocu-index-4"
+_KEYS = "d rows kind parameters segments splits split_lists occurrences concepts files".split()
 CONCEPT_COLUMNS = ("concept_id", "concept", "embedding", "cosine_mean", "cosine_std")
 
 
@@ -114,11 +115,6 @@ class OpenIndex:
         return self._products[1][rows]
 
 
-def split_folder(folder: Path, number: int, splits: int) -> Path:
-    """Where a sub-index lies: the folder itself if there is only one."""
-    return folder if splits == 1 else folder / f"split-{number:03d}"
-
-
 def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | None = None) -> OpenIndex:
     """Open a local index folder.
 
@@ -136,8 +132,9 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
     d, rows, count = metadata["d"], metadata["rows"], metadata["splits"]
     chosen = range(count) if splits is None else splits
     for name, facts in metadata["files"].items():
-        if splits is None or not name.startswith("split-") or int(name[6:9]) in splits:
-            check_file(root, name, facts, full=check == "full")
+        check_file(root, name, facts, full=check == "full")
+    numbers = range(len(metadata["segments"]))
+    segments = [_open_segment(root, number, metadata, check == "full") for number in numbers]
     captions = Csr(
         open_array(root, "offsets.npy", np.int64, (rows + 1,)),
         open_array(root, "concept_ids.npy", np.int32, (metadata["occurrences"],)),
@@ -149,7 +146,7 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
         kind=metadata["kind"],
         d=d,
         rows=rows,
-        splits=[_open_split(root, number, metadata, full=check == "full") for number in chosen],
+        splits=[_split(segments, *metadata["split_lists"][number]) for number in chosen],
         centroids=_open_centroids(root, metadata),
         keys=_open_keys(root, rows),
         key_hashes=open_array(root, "key_hashes.npy", np.uint64, (rows,)),
@@ -169,18 +166,29 @@ def _open_centroids(root: Path, metadata: dict[str, Any]) -> np.ndarray:
     return open_array(root, "centroids.npy", np.float32, (lists, metadata["d"]))
 
 
-def _open_split(root: Path, number: int, metadata: dict[str, Any], full: bool) -> Split:
-    first, last = metadata["split_lists"][number]
-    folder = split_folder(root, number, metadata["splits"])
-    offsets = np.array(open_array(folder, "list_offsets.npy", np.int64, (last - first + 1,)))
-    rows = open_array(folder, "rows.npy", np.int64, (metadata["split_rows"][number],))
-    vectors = open_array(folder, "vectors.npy", np.float16, (len(rows), metadata["d"]))
+def _open_segment(root: Path, number: int, metadata: dict[str, Any], full: bool) -> Segment:
+    facts = metadata["segments"][number]
+    # An exact index has lists as well: they say where it can be cut.
+    offsets_file, rows_file = (f"{name}-{number:05d}.npy" for name in ("list_offsets", "rows"))
+    offsets = np.array(open_array(root, offsets_file, np.int64, (metadata["parameters"]["nlist"] + 1,)))
+    rows = open_array(root, rows_file, np.int64, (facts["rows"],))
+    vectors = open_array(root, facts["vectors"], np.float16, (len(rows), metadata["d"]))
     sound = offsets[0] == 0 and offsets[-1] == len(rows) and bool((np.diff(offsets) >= 0).all())
     if sound and full and len(rows):
         sound = int(rows.min()) >= 0 and int(rows.max()) < metadata["rows"]
     if not sound:
-        raise UserError(f"list_offsets.npy and rows.npy in {folder} do not fit each other; build it again")
-    return Split(first, Lists(vectors, offsets, rows))
+        raise UserError(f"{offsets_file} and {rows_file} in {root} do not fit each other; build it again")
+    return Segment(vectors, offsets, rows)
+
+
+def _split(segments: list[Segment], first: int, last: int) -> Split:
+    """Lists ``first`` to ``last`` - 1 of all segments, as views."""
+    views = []
+    for segment in segments:
+        begin, end = int(segment.offsets[first]), int(segment.offsets[last])
+        offsets = segment.offsets[first : last + 1] - begin
+        views.append(Segment(segment.vectors[begin:end], offsets, segment.rows[begin:end]))
+    return Split(first, Lists(tuple(views)))
 
 
 def _open_table(path: Path) -> pa.Table:

@@ -42,7 +42,7 @@ def place_on_device(index: OpenIndex, device: str) -> str:
 
 def gpu_candidates(split: Split, anchors: np.ndarray, wanted: int) -> Candidates:
     """Candidates for the ``wanted`` nearest of (B, d) anchors, deeper where others may tie with the last."""
-    size = len(split.lists.vectors)
+    size = len(split.lists)
     asking, depth = np.arange(len(anchors)), min(size, wanted + _SPARE)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     while len(asking):
@@ -68,13 +68,13 @@ def _copy_to_gpu(index: OpenIndex) -> str | None:
     config.useFloat16 = True
     try:
         for split in index.splits:
-            vectors = split.lists.vectors
             resources = faiss.StandardGpuResources()
             resources.setTempMemory(256 << 20)
             split.gpu = faiss.GpuIndexFlatIP(resources, index.d, config)
-            split.gpu.reserveMemory(len(vectors)) if hasattr(split.gpu, "reserveMemory") else None
-            for start in range(0, len(vectors), 1 << 18):
-                split.gpu.add(np.asarray(vectors[start : start + (1 << 18)], dtype=np.float32))
+            split.gpu.reserveMemory(len(split.lists)) if hasattr(split.gpu, "reserveMemory") else None
+            for segment in split.lists.segments:
+                for start in range(0, len(segment.vectors), 1 << 18):
+                    split.gpu.add(np.asarray(segment.vectors[start : start + (1 << 18)], dtype=np.float32))
     except RuntimeError as error:
         for split in index.splits:
             split.gpu = None

@@ -8,13 +8,16 @@ k-th best rises. No depth is guessed: every vector that ties with the last wante
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["Candidates", "Lists", "best_first", "scan_all", "scan_lists"]
+from curation.products import row_products
+
+__all__ = ["Candidates", "Lists", "Segment", "best_first", "scan_all", "scan_lists"]
 
 MAX_TIES = 1024  # candidates kept of a query, should more than that tie with its last wanted one
 _TIE = 1e-5  # products closer than this may come in another order in a product of another shape
@@ -25,8 +28,8 @@ _SCANNED = 4096  # rows that every query sees first where all are compared
 
 
 @dataclass(frozen=True)
-class Lists:
-    """Vectors in the order of their lists.
+class Segment:
+    """Vectors of some of the rows, in the order of their lists.
 
     Attributes:
         vectors: (n, d) float16, list after list; within a list in the order of ``rows``.
@@ -38,11 +41,101 @@ class Lists:
     offsets: np.ndarray
     rows: np.ndarray
 
+
+@dataclass(frozen=True)
+class Lists:
+    """Inverted lists whose vectors lie in one segment or several, which all have the same lists.
+
+    A place is the number of a vector where the segments follow one another.
+    """
+
+    segments: tuple[Segment, ...]
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """First place of each segment and the number of all, int64 (segments + 1,)."""
+        return np.cumsum([0, *(len(segment.rows) for segment in self.segments)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def count(self) -> int:
+        """How many lists there are."""
+        return len(self.segments[0].offsets) - 1
+
+    def pieces(self, number: int) -> list[tuple[int, int]]:
+        """Where the vectors of a list are: first and last + 1 place in each segment that has some."""
+        return [
+            (start + int(segment.offsets[number]), start + int(segment.offsets[number + 1]))
+            for start, segment in zip(self.starts.tolist(), self.segments, strict=False)
+            if segment.offsets[number] < segment.offsets[number + 1]
+        ]
+
+    def between(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Places ``start`` to ``end`` - 1, cut where a segment ends."""
+        cut = [max(start, min(end, int(place))) for place in self.starts]
+        return [(first, last) for first, last in pairwise(cut) if first < last]
+
+    def vectors_between(self, start: int, end: int) -> np.ndarray:
+        """The vectors at places ``start`` to ``end`` - 1, which lie in one segment: float16, not copied."""
+        number = int(np.searchsorted(self.starts, start, side="right")) - 1
+        first = int(self.starts[number])
+        return self.segments[number].vectors[start - first : end - first]
+
+    def rows_at(self, places: np.ndarray) -> np.ndarray:
+        """The rows at places (c,), int64."""
+        rows = np.empty(len(places), np.int64)
+        for segment, chosen, inside in self._by_segment(places):
+            rows[chosen] = segment.rows[inside]
+        return rows
+
+    def places_of(self, rows: np.ndarray) -> np.ndarray:
+        """The places at which any of ``rows`` are, rising, int64; rows that lie in other lists are passed over."""
+        found = [
+            np.flatnonzero(np.isin(segment.rows, rows)) + start
+            for start, segment in zip(self.starts, self.segments, strict=False)
+        ]
+        return np.concatenate(found)
+
+    def vectors_at(self, places: np.ndarray) -> np.ndarray:
+        """The vectors at places (c,): float32 (c, d)."""
+        vectors = np.empty((len(places), self.segments[0].vectors.shape[1]), np.float32)
+        for segment, chosen, inside in self._by_segment(places):
+            vectors[chosen] = segment.vectors[inside]
+        return vectors
+
+    def lists_at(self, places: np.ndarray) -> np.ndarray:
+        """The list that each of places (c,) belongs to, int64."""
+        numbers = np.empty(len(places), np.int64)
+        for segment, chosen, inside in self._by_segment(places):
+            numbers[chosen] = np.searchsorted(segment.offsets, inside, side="right") - 1
+        return numbers
+
+    def products(self, queries: np.ndarray, asking: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """``queries[asking[i]]`` times the vector at ``places[i]``, each on its own: float32 (c,)."""
+        products = np.empty(len(places), np.float32)
+        for segment, chosen, inside in self._by_segment(places):
+            products[chosen] = row_products(queries, asking[chosen], segment.vectors, inside)
+        return products
+
     def put_products(self, vector: np.ndarray, products: np.ndarray) -> None:
         """``vector`` (d,) times every vector, into ``products`` at the vector's row."""
-        for start in range(0, len(self.rows), _SCANNED):
-            block = self.vectors[start : start + _SCANNED].astype(np.float32)
-            products[self.rows[start : start + _SCANNED]] = np.einsum("md,d->m", block, vector)
+        for segment in self.segments:
+            for start in range(0, len(segment.rows), _SCANNED):
+                block = segment.vectors[start : start + _SCANNED].astype(np.float32)
+                products[segment.rows[start : start + _SCANNED]] = np.einsum("md,d->m", block, vector)
+
+    def _by_segment(self, places: np.ndarray) -> Iterator[tuple[Segment, np.ndarray | slice, np.ndarray]]:
+        """Each segment with the numbers of the places that lie in it, and these places within it."""
+        if len(self.segments) == 1:
+            yield self.segments[0], slice(None), places
+            return
+        numbers = np.searchsorted(self.starts, places, side="right") - 1
+        for number, segment in enumerate(self.segments):
+            chosen = np.flatnonzero(numbers == number)
+            if len(chosen):
+                yield segment, chosen, places[chosen] - self.starts[number]
 
 
 @dataclass(frozen=True)
@@ -72,7 +165,7 @@ def scan_lists(lists: Lists, queries: np.ndarray, visits: np.ndarray, wanted: in
     near = _first_visits(lists, visits, wanted)
     for chosen, first in ((visits[:, :near], True), (visits[:, near:], False)):
         for number, asking in _by_list(chosen):
-            found.compare(lists, int(lists.offsets[number]), int(lists.offsets[number + 1]), asking, first)
+            found.compare(lists, lists.pieces(number), asking, first)
         found.thin_out()
     return found.candidates()
 
@@ -81,10 +174,10 @@ def scan_all(lists: Lists, queries: np.ndarray, wanted: int) -> Candidates:
     """The same where every query visits everything: exact search."""
     found = _Found(queries, wanted)
     everyone = np.arange(len(queries))
-    begun = min(len(lists.vectors), max(_SCANNED, 8 * wanted))
-    found.compare(lists, 0, begun, everyone, first=True)
+    begun = min(len(lists), max(_SCANNED, 8 * wanted))
+    found.compare(lists, lists.between(0, begun), everyone, first=True)
     found.thin_out()
-    found.compare(lists, begun, len(lists.vectors), everyone, first=False)
+    found.compare(lists, lists.between(begun, len(lists)), everyone, first=False)
     return found.candidates()
 
 
@@ -118,24 +211,34 @@ class _Found:
         self._kept: list[Candidates] = []
         self._count = 0
 
-    def compare(self, lists: Lists, start: int, end: int, asking: np.ndarray, first: bool) -> None:
-        """Queries ``asking`` with the vectors at places ``start`` to ``end``.
+    def compare(
+        self, lists: Lists, pieces: Sequence[tuple[int, int]], asking: np.ndarray, first: bool
+    ) -> None:
+        """Queries ``asking`` with the vectors at some places, from first to last + 1.
 
         ``first``: little is known of the least similarity yet, so it is taken from these vectors.
         """
         step = max(_LEAST_ROWS, 8 * self.wanted, _PRODUCTS // max(1, len(asking)))
-        for begin in range(start, end, step):
-            self._compare(lists, begin, min(end, begin + step), asking, first)
+        for block in _blocks(pieces, step):
+            self._compare(lists, block, asking, first)
 
-    def _compare(self, lists: Lists, start: int, end: int, asking: np.ndarray, first: bool) -> None:
-        products = self._products_of(asking, lists.vectors[start:end])
-        if first and end - start > self.wanted:
-            kth = np.partition(products, end - start - self.wanted, axis=1)[:, end - start - self.wanted]
+    def _compare(
+        self, lists: Lists, block: Sequence[tuple[int, int]], asking: np.ndarray, first: bool
+    ) -> None:
+        products = self._products_of(asking, lists, block)
+        count = products.shape[1]
+        if first and count > self.wanted:
+            kth = np.partition(products, count - self.wanted, axis=1)[:, count - self.wanted]
             self.least[asking] = np.maximum(self.least[asking], kth - _TIE)
         # Few are true: flatnonzero, which counts first, is ten times as fast as nonzero.
         near = np.flatnonzero(products >= self.least[asking][:, None])
-        which, where = np.divmod(near, end - start)
-        self._kept.append(Candidates(asking[which], where + start, products.ravel()[near]))
+        which, where = np.divmod(near, count)
+        places = (
+            where + block[0][0]
+            if len(block) == 1
+            else np.concatenate([np.arange(*piece) for piece in block])[where]
+        )
+        self._kept.append(Candidates(asking[which], places, products.ravel()[near]))
         self._count += len(near)
         if self._count > max(_BUFFERED, 2 * self.wanted * len(self.queries)):
             self.thin_out()
@@ -169,13 +272,16 @@ class _Found:
             np.concatenate([part.similarities for part in parts]),
         )
 
-    def _products_of(self, asking: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-        """Queries ``asking`` times ``vectors``, all in memory that the next call uses again."""
-        d = vectors.shape[1]
-        asked, block = self._taken("asked", len(asking), d), self._taken("block", len(vectors), d)
+    def _products_of(self, asking: np.ndarray, lists: Lists, block: Sequence[tuple[int, int]]) -> np.ndarray:
+        """Queries ``asking`` times the vectors of a block, all in memory that the next call uses again."""
+        d, count = self.queries.shape[1], sum(end - start for start, end in block)
+        asked, vectors = self._taken("asked", len(asking), d), self._taken("block", count, d)
         np.take(self.queries, asking, axis=0, out=asked, mode="clip")  # other modes copy twice
-        np.copyto(block, vectors)
-        return np.matmul(asked, block.T, out=self._taken("products", len(asking), len(vectors)))
+        filled = 0
+        for start, end in block:
+            np.copyto(vectors[filled : filled + end - start], lists.vectors_between(start, end))
+            filled += end - start
+        return np.matmul(asked, vectors.T, out=self._taken("products", len(asking), count))
 
     def _taken(self, name: str, rows: int, columns: int) -> np.ndarray:
         """float32 (rows, columns) with anything in it: fresh pages would cost as much as what is put there."""
@@ -186,8 +292,24 @@ class _Found:
 
 def _first_visits(lists: Lists, visits: np.ndarray, wanted: int) -> int:
     """How many of the nearest lists hold twice as many vectors as are wanted, as a rule."""
-    mean = len(lists.vectors) / max(1, len(lists.offsets) - 1)
+    mean = len(lists) / max(1, lists.count)
     return int(min(visits.shape[1], max(1, np.ceil(2 * wanted / max(mean, 1)))))
+
+
+def _blocks(pieces: Sequence[tuple[int, int]], step: int) -> Iterator[list[tuple[int, int]]]:
+    """The pieces joined to blocks of at most ``step`` places; a longer one is cut."""
+    block: list[tuple[int, int]] = []
+    room = step
+    for start, end in pieces:
+        while start < end:
+            taken = min(room, end - start)
+            block.append((start, start + taken))
+            start, room = start + taken, room - taken
+            if not room:
+                yield block
+                block, room = [], step
+    if block:
+        yield block
 
 
 def _by_list(visits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

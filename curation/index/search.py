@@ -21,7 +21,6 @@ from curation.index.folder import OpenIndex, Split
 from curation.index.gpu import gpu_candidates
 from curation.index.lists import Candidates, best_first, scan_all, scan_lists
 from curation.keys import hash_keys
-from curation.products import row_products
 
 __all__ = ["Neighbours", "exact_search", "merge", "recall", "search"]
 
@@ -107,7 +106,7 @@ def _in_split(split: Split, anchors: np.ndarray, visits: np.ndarray | None, want
 def _visits_here(split: Split, visits: np.ndarray) -> np.ndarray:
     """The lists of this split by their number in it, the others' visits -1 and last."""
     here = visits - split.first_list
-    elsewhere = (here < 0) | (here >= len(split.lists.offsets) - 1)
+    elsewhere = (here < 0) | (here >= split.lists.count)
     if not elsewhere.any():
         return here
     here[elsewhere] = -1
@@ -116,8 +115,8 @@ def _visits_here(split: Split, visits: np.ndarray) -> np.ndarray:
 
 
 def _exactly(split: Split, anchors: np.ndarray, found: Candidates, wanted: int) -> Neighbours:
-    similarities = row_products(anchors, found.queries, split.lists.vectors, found.places)
-    return _nearest(len(anchors), found.queries, split.lists.rows[found.places], similarities, wanted)
+    similarities = split.lists.products(anchors, found.queries, found.places)
+    return _nearest(len(anchors), found.queries, split.lists.rows_at(found.places), similarities, wanted)
 
 
 def _nearest(

@@ -19,7 +19,7 @@ EXACT_ROWS = 10_000
 KINDS = ("auto", "flat", "ivf")
 TRAINED_ON = 48  # vectors of the sample a list: k-means asks for 39
 _ROW_BYTES = 8  # beside every vector stands which row it is
-_FLAT_LIST = 4096  # rows at most in a "list" of an exact index, which only says where it can be cut
+_FLAT_LISTS = 1024  # "lists" of an exact index, which only say where it can be cut: always the same, so that it can grow
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def choose_index(
     needed = rows * row_bytes(d)
     splits = min(rows, math.ceil(needed / (memory_gb * 1e9)))
     if chosen == "flat":
-        lists = max(splits, math.ceil(rows / _FLAT_LIST))
+        lists = _FLAT_LISTS
     else:
         lists = min(nlist or _default_lists(rows, train_rows), rows)
-        splits = min(splits, lists)
+    splits = min(splits, lists)
     how = "asked for" if kind != "auto" else "chosen"
     reason = (
         f"{chosen} {how}: {rows} x {d} needs {needed / 1e9:.2f} GB, "
@@ -104,9 +104,9 @@ def split_lists(sizes: np.ndarray, splits: int) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in pairwise(edges)]
 
 
-def flat_lists(spec: IndexSpec, start: int, count: int) -> np.ndarray:
-    """The "lists" of an exact index' rows ``start`` to ``start + count``: equal runs of rows, int32."""
-    return (np.arange(start, start + count) * spec.nlist // spec.rows).astype(np.int32)
+def flat_lists(count: int) -> np.ndarray:
+    """The "lists" of a segment of an exact index with so many rows: equal runs of them, int32 (count,)."""
+    return (np.arange(count) * _FLAT_LISTS // max(1, count)).astype(np.int32)
 
 
 def row_bytes(d: int) -> int:

@@ -105,8 +105,8 @@ def _vectors_of(index: OpenIndex, rows: np.ndarray) -> np.ndarray:
     """Vectors of ``rows`` (rising), float32; the rows' splits must be open."""
     vectors = np.zeros((len(rows), index.d), np.float32)
     for split in index.splits:
-        places = np.flatnonzero(np.isin(split.lists.rows, rows))
-        vectors[np.searchsorted(rows, split.lists.rows[places])] = split.lists.vectors[places]
+        places = split.lists.places_of(rows)
+        vectors[np.searchsorted(rows, split.lists.rows_at(places))] = split.lists.vectors_at(places)
     return vectors
 
 
@@ -115,7 +115,8 @@ def _list_of(index: OpenIndex, rows: np.ndarray) -> np.ndarray:
     asked, where = np.unique(rows, return_inverse=True)
     numbers = np.zeros(len(asked), np.int64)
     for split in index.splits:
-        places = np.flatnonzero(np.isin(split.lists.rows, asked))
-        inside = np.searchsorted(split.lists.offsets, places, side="right") - 1
-        numbers[np.searchsorted(asked, split.lists.rows[places])] = inside + split.first_list
+        places = split.lists.places_of(asked)
+        numbers[np.searchsorted(asked, split.lists.rows_at(places))] = (
+            split.lists.lists_at(places) + split.first_list
+        )
     return numbers[where]

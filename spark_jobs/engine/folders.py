@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ from storage.growth import grew
 from storage.locks import hold_lock
 from storage.tables import Manifest
 
-__all__ = ["FolderJob", "build_folder", "inputs_grew", "write_folder"]
+__all__ = ["BESIDE", "FolderJob", "build_folder", "inputs_grew", "write_folder"]
+
+BESIDE = "../../"
+"""How names of files begin that lie in another folder below ``<table>/_parts``."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,13 @@ def build_folder(
     config: CocuConfig,
     job: FolderJob,
     build: Callable[[], tuple[str, dict[str, Any]]],
-    scratch_table: str = "",
 ) -> tuple[Manifest, bool]:
     """The folder's manifest, and whether it was built now; readers see the new folder when it is whole.
 
     Args:
         build: makes the folder; its place relative to the table's, and its description, which the manifest repeats
-            without the list of files.
-        scratch_table: removed once the folder is there.
+            without the list of files. Files beside the folder that the description names (`../../vectors/...`)
+            stay as long as it does.
 
     Raises:
         UserError: one of other settings or inputs is there and ``overwrite`` does not name it; another run is at work.
@@ -105,9 +107,7 @@ def build_folder(
             },
         )
         tables.write_manifest(manifest)
-        _remove_other_folders(manifest)
-        if scratch_table:
-            tables.remove_table(config.workspace, scratch_table)
+        _remove_others(manifest, facts["files"])
     return manifest, True
 
 
@@ -130,14 +130,20 @@ def write_folder(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[
         return metadata
 
 
-def _remove_other_folders(manifest: Manifest) -> None:
-    """Below ``_parts``: whatever is not the folder that the manifest names."""
+def _remove_others(manifest: Manifest, files: Iterable[str]) -> None:
+    """Below ``_parts``: whatever is not the folder that the manifest names, or a file of it that lies beside it."""
     filesystem, folder = resolve(join(manifest.folder, "_parts"))
-    keep = manifest.extra["folder"].split("/")
+    recipe, attempt = manifest.extra["folder"].split("/")[1:]
+    kept = {recipe: {attempt}}
+    for name in files:
+        if name.startswith(BESIDE):
+            beside, _, file = name.removeprefix(BESIDE).partition("/")
+            kept.setdefault(beside, set()).add(file)
     for info in filesystem.get_file_info(pafs.FileSelector(folder)):
-        if info.base_name != keep[1]:
+        if info.base_name not in kept:
             filesystem.delete_dir(info.path)
-    for info in filesystem.get_file_info(pafs.FileSelector(f"{folder}/{keep[1]}")):
-        if info.base_name != keep[2]:
-            remove = filesystem.delete_dir if info.type == pafs.FileType.Directory else filesystem.delete_file
-            remove(info.path)
+            continue
+        for inner in filesystem.get_file_info(pafs.FileSelector(info.path)):
+            if inner.base_name not in kept[info.base_name]:
+                directory = inner.type == pafs.FileType.Directory
+                (filesystem.delete_dir if directory else filesystem.delete_file)(inner.path)

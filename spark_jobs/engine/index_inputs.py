@@ -12,7 +12,7 @@ from curation.csr import Csr
 from storage import tables
 from storage.vectors import column_to_vectors
 
-__all__ = ["read_concepts", "read_part", "read_vectors", "read_vectors_and_keys"]
+__all__ = ["read_concepts", "read_part", "read_vectors", "read_vectors_and_keys", "read_words"]
 
 
 def read_vectors(address: str) -> np.ndarray:
@@ -29,14 +29,21 @@ def read_vectors_and_keys(address: str) -> tuple[pa.ChunkedArray, np.ndarray]:
 def read_part(images: str, captions: str) -> tuple[pa.ChunkedArray, np.ndarray, Csr]:
     """Keys, float16 vectors and concept ids of one part, rows joined by key."""
     rows = tables.read_file(images, ["key", "embedding"])
+    keys = rows.column("key")
+    return keys, column_to_vectors(rows.column("embedding")), _words_of(keys, captions)
+
+
+def read_words(images: str, captions: str) -> tuple[pa.ChunkedArray, Csr]:
+    """The same without the vectors."""
+    keys = tables.read_file(images, ["key"]).column("key")
+    return keys, _words_of(keys, captions)
+
+
+def _words_of(keys: pa.ChunkedArray, captions: str) -> Csr:
     found = tables.read_file(captions, ["key", "concept_ids"])
-    if not rows.column("key").equals(found.column("key")):
-        found = found.take(pc.index_in(rows.column("key"), value_set=found.column("key").combine_chunks()))
-    return (
-        rows.column("key"),
-        column_to_vectors(rows.column("embedding")),
-        Csr.from_list_array(found.column("concept_ids")),
-    )
+    if not keys.equals(found.column("key")):
+        found = found.take(pc.index_in(keys, value_set=found.column("key").combine_chunks()))
+    return Csr.from_list_array(found.column("concept_ids"))
 
 
 @lru_cache(maxsize=1)

@@ -66,7 +66,7 @@ def loop_ranking(
     index: OpenIndex, anchors: np.ndarray, rows: np.ndarray, captions: list[list[int]]
 ) -> list[list[tuple[int, float]]]:
     """The paper's formula image by image, concept by concept."""
-    lists = index.splits[0].lists
+    (lists,) = index.splits[0].lists.segments
     vectors = np.asarray(lists.vectors)[np.argsort(lists.rows)]
     ranked = []
     for anchor, neighbours in zip(anchors, rows, strict=True):

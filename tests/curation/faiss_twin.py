@@ -19,13 +19,13 @@ def faiss_twin(index: OpenIndex) -> faiss.IndexIVFScalarQuantizer:
     twin = faiss.IndexIVFScalarQuantizer(coarse, index.d, nlist, kind, faiss.METRIC_INNER_PRODUCT, False)
     twin.is_trained = True
     for split in index.splits:
-        lists = split.lists
-        for number in range(len(lists.offsets) - 1):
-            begin, end = int(lists.offsets[number]), int(lists.offsets[number + 1])
-            if begin < end:
-                rows = np.array(lists.rows[begin:end])
-                codes = np.array(lists.vectors[begin:end]).view(np.uint8)
-                pointers = faiss.swig_ptr(rows), faiss.swig_ptr(codes)
-                twin.invlists.add_entries(split.first_list + number, end - begin, *pointers)
+        for lists in split.lists.segments:
+            for number in range(len(lists.offsets) - 1):
+                begin, end = int(lists.offsets[number]), int(lists.offsets[number + 1])
+                if begin < end:
+                    rows = np.array(lists.rows[begin:end])
+                    codes = np.array(lists.vectors[begin:end]).view(np.uint8)
+                    pointers = faiss.swig_ptr(rows), faiss.swig_ptr(codes)
+                    twin.invlists.add_entries(split.first_list + number, end - begin, *pointers)
     twin.ntotal = index.rows
     return twin

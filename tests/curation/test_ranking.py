@@ -14,7 +14,7 @@ from curation.calibrated import Weights
 from curation.csr import Csr
 from curation.index import OpenIndex, caption_cosines
 from curation.index.folder import Split
-from curation.index.lists import Lists
+from curation.index.lists import Lists, Segment
 from curation.moments import concept_sums, image_moments
 from curation.probe import Probe, fit_probe
 from curation.ranking import rank
@@ -24,7 +24,7 @@ from tests.curation.synthetic import unit
 
 
 def split_of(images: np.ndarray) -> Split:
-    return Split(0, Lists(images, np.array([0, len(images)]), np.arange(len(images))))
+    return Split(0, Lists((Segment(images, np.array([0, len(images)]), np.arange(len(images))),)))
 
 
 def index_of(
@@ -153,7 +153,7 @@ def test_scores_equal_the_formula_on_random_corpora(ranking):
 
 def probe_for(index: OpenIndex, rho: float) -> Probe:
     """Fitted to the images of a case and their captions."""
-    images = index.splits[0].lists.vectors
+    images = index.splits[0].lists.segments[0].vectors
     sums = concept_sums(images, index.captions, np.float64).dense(len(index.concepts))
     return fit_probe(image_moments(images), *sums, rho)
 
@@ -166,8 +166,8 @@ def test_the_whole_calibrated_score_equals_its_naive_twin():
     for number in range(220):
         index, anchors, rows, similarities = random_case(rng)
         # Half precision leaves lengths of 1 +- 3e-4; here they are exact, so that five digits can be compared.
-        index.splits[0] = split_of(unit(index.splits[0].lists.vectors.astype(np.float64)))
-        images = index.splits[0].lists.vectors.astype(np.float64)
+        index.splits[0] = split_of(unit(index.splits[0].lists.segments[0].vectors.astype(np.float64)))
+        images = index.splits[0].lists.segments[0].vectors.astype(np.float64)
         similarities = np.where(rows >= 0, np.einsum("bd,bld->bl", anchors, images[rows]), 0).astype(
             np.float32
         )

@@ -131,8 +131,8 @@ def _folder_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial
         np.save(path, np.array([Payload(marker)], dtype=object), allow_pickle=True)
         return path.read_bytes().ljust(len(data), b"\0")[: len(data)]
 
-    yield poisoned("index", "truncated", "rows.npy", cut)
-    yield poisoned("index", "no array", "list_offsets.npy", pickle_of_its_size)
+    yield poisoned("index", "truncated", "rows-00000.npy", cut)
+    yield poisoned("index", "no array", "list_offsets-00000.npy", pickle_of_its_size)
     yield poisoned("index", "no Arrow file", "keys.arrow", pickle_of_its_size)
     yield poisoned(
         "index", "other dimension", "index.json", lambda data: data.replace(b'"d": 32', b'"d": 64')

@@ -271,7 +271,7 @@ def test_all_workers_of_a_host_share_one_copy(spark, workspace):
 
     def mapped(_: int) -> tuple[int, tuple[str, ...]]:
         index = local_index(*place)
-        assert len(index.splits[0].lists.vectors) == index.rows
+        assert len(index.splits[0].lists) == index.rows
         lines = Path("/proc/self/maps").read_text().splitlines()
         return os.getpid(), tuple(sorted({line.split()[-1] for line in lines if "/index/" in line}))
 
@@ -279,7 +279,8 @@ def test_all_workers_of_a_host_share_one_copy(spark, workspace):
     (files,) = set(found.values())
     folder = os.path.realpath(index_of(workspace).folder)
     names = {os.path.relpath(os.path.realpath(file), folder) for file in files}
-    assert {"rows.npy", "vectors.npy", "keys.arrow", "cosines.npy", "concept_ids.npy"} <= names
+    assert {"rows-00000.npy", "keys.arrow", "cosines.npy", "concept_ids.npy"} <= names
+    assert {segment["vectors"] for segment in manifest.extra["index"]["segments"]} <= names
 
 
 def test_a_remote_index_is_fetched_once_and_checked_and_the_former_one_removed(
@@ -288,7 +289,7 @@ def test_a_remote_index_is_fetched_once_and_checked_and_the_former_one_removed(
     archives(spark, workspace)
     manifest = tables.read_manifest(str(workspace), "index")
     place = ("s3a://bucket/ws", manifest.extra["folder"], manifest.recipe)
-    upload_folder(index_of(workspace).folder, tables.join(place[0], "index", place[1]))
+    upload_folder(workspace / "index", tables.join(place[0], "index"))
     cache = tmp_path / "cache"
     monkeypatch.setenv("COCU_CACHE", str(cache))
     local_index.cache_clear()
@@ -296,10 +297,12 @@ def test_a_remote_index_is_fetched_once_and_checked_and_the_former_one_removed(
         index = local_index(*place)
         assert index.folder.is_relative_to(cache)
         assert index.rows == ROWS + OTHERS
-        fetched = store.count("GET", "vectors.npy")
+        vectors = manifest.extra["index"]["segments"][0]["vectors"].removeprefix("../../")
+        fetched = store.count("GET", vectors)
+        assert fetched > 0
         local_index.cache_clear()
         assert local_index(*place).folder == index.folder
-        assert store.count("GET", "vectors.npy") == fetched
+        assert store.count("GET", vectors) == fetched
         index.folder.with_name(
             f"{index.folder.name}.fetching"
         ).mkdir()  # as a process that was killed leaves it
@@ -307,6 +310,7 @@ def test_a_remote_index_is_fetched_once_and_checked_and_the_former_one_removed(
         upload_folder(index_of(workspace).folder, tables.join(place[0], "index", other))
         local_index.cache_clear()
         newer = local_index(place[0], other, "next").folder
+        assert store.count("GET", vectors) == fetched  # the vectors are those that are here
         assert [path for path in next(cache.iterdir()).iterdir() if path.is_dir()] == [newer]
     finally:
         local_index.cache_clear()
@@ -325,7 +329,7 @@ def test_a_killed_build_goes_on_with_what_it_trained(spark, workspace, monkeypat
     join = build_index._join
 
     def look(*arguments):
-        seen.append([Path(file).stat().st_mtime_ns for file in arguments[3].files])
+        seen.append([Path(segment.address).stat().st_mtime_ns for segment in arguments[3]])
         return join(*arguments)
 
     monkeypatch.setattr(build_index, "_train", _killed)
@@ -333,7 +337,7 @@ def test_a_killed_build_goes_on_with_what_it_trained(spark, workspace, monkeypat
     build_index.run(spark, config)
     assert seen == [stamps]
     assert index_of(workspace).rows == ROWS + OTHERS
-    assert not (workspace / "index_parts").exists()
+    assert [path.name for path in (workspace / "index" / "_parts").iterdir() if path.name == "trained"] == []
 
 
 def test_parts_of_other_centroids_are_not_kept(spark, workspace, monkeypatch, tmp_path_factory):
@@ -348,12 +352,18 @@ def test_parts_of_other_centroids_are_not_kept(spark, workspace, monkeypatch, tm
         patch.setattr(build_index, "_train", _trained_otherwise)
         with pytest.raises(KeyboardInterrupt):
             build_index.run(spark, config)
-    (trained,) = (workspace / "index_parts").glob("_trained-*.faiss")
+    (trained,) = (workspace / "index" / "_parts" / "trained").iterdir()
     trained.unlink()
     build_index.run(spark, config)
-    files = index_of(calm).metadata["files"]
-    assert index_of(workspace).metadata["files"] == files  # with their checksums
-    assert "rows.npy" in files
+    assert checksums(workspace) == checksums(calm)
+    assert "rows-00000.npy" in checksums(calm)
+
+
+def checksums(workspace: Path) -> dict[str, int]:
+    """Of all files of an index; the vectors' by the number of the segment, as their files have no names of their own."""
+    facts = index_of(workspace).metadata
+    names = {segment["vectors"]: f"segment {number}" for number, segment in enumerate(facts["segments"])}
+    return {names.get(name, name): file["crc32"] for name, file in facts["files"].items()}
 
 
 def _killed(*_arguments):

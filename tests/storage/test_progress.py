@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import pytest
 
 from configs.errors import UserError
-from storage import tables
+from storage import progress, tables
+from storage.addresses import resolve
 from storage.manifest import Manifest
 from storage.units import Part, UnitRecord
 
@@ -123,3 +125,28 @@ def test_the_state_of_building_goes_with_completion(tmp_path):
     tables.remove_progress(manifest)
     assert [path.name for path in (tmp_path / "pairs").iterdir()] == ["_manifest.json"]
     assert tables.read_manifest(str(tmp_path), "pairs").units == _units(0, 2)
+
+
+def test_who_reads_while_the_state_of_building_goes_sees_no_damage(tmp_path, monkeypatch):
+    """Reads after each removal: what is left is always progress, or none."""
+    manifest = _manifest(tmp_path)
+    tables.commit_wave(manifest, "run", _units(0, 2))
+    tables.commit_wave(manifest, "run", _units(2, 2))
+    seen = []
+
+    class Watched(pafs.LocalFileSystem):
+        def delete_file(self, path):
+            super().delete_file(path)
+            look()
+
+        def delete_dir(self, path):
+            super().delete_dir(path)
+            look()
+
+    def look():
+        found = tables.read_progress(str(tmp_path), manifest.table, manifest.recipe)
+        seen.append(None if found is None else len(found.units))
+
+    monkeypatch.setattr(progress, "resolve", lambda address: (Watched(), resolve(address)[1]))
+    tables.remove_progress(manifest)
+    assert seen == [None, None]

@@ -21,7 +21,6 @@ from curation.index import (
     choose_index,
     concept_table,
     exact_search,
-    list_files,
     merge,
     open_index,
     place_on_device,
@@ -29,6 +28,7 @@ from curation.index import (
     train,
     tune,
 )
+from curation.index import build as build_module
 from curation.index.search import recall
 from curation.index.spec import row_bytes, split_lists
 from curation.keys import hash_keys
@@ -182,7 +182,7 @@ def test_inverted_lists_reach_the_recall_they_say(corpus, tmp_path):
 def test_nothing_in_the_lists_that_are_visited_is_missed(corpus, tmp_path, nprobe, neighbours):
     """Against brute force over the rows of the ``nprobe`` lists whose centres are nearest, in double precision."""
     index = build(corpus, tmp_path / "ivf", "ivf", nlist=20, nprobe=nprobe)
-    lists, rows = index.splits[0].lists, np.arange(3, ROWS, 11)
+    (lists,), rows = index.splits[0].lists.segments, np.arange(3, ROWS, 11)
     list_of = np.repeat(np.arange(20), np.diff(lists.offsets))[np.argsort(lists.rows)]
     anchors = corpus.vectors[rows].astype(np.float64)
     visited = np.argsort(-(anchors @ index.centroids.T.astype(np.float64)), axis=1)[:, :nprobe]
@@ -328,13 +328,23 @@ def test_the_index_does_not_depend_on_the_units(corpus, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
-def test_the_index_does_not_depend_on_what_fits_in_memory(corpus, tmp_path, monkeypatch, kind):
-    """Sorted in one run, or in seven that are merged a few lists at a time."""
-    one = build(corpus, tmp_path / "one", kind, nlist=8)
-    monkeypatch.setattr(list_files, "_RUN_ROWS", 300)
-    monkeypatch.setattr(list_files, "_BLOCK_ROWS", 400)
-    many = build(corpus, tmp_path / "many", kind, unit_rows=100, nlist=8)
-    assert one.metadata == many.metadata  # checksums of all files among it
+@pytest.mark.parametrize("neighbours", [1, 8, 300])
+def test_segments_find_what_one_finds(big, tmp_path, monkeypatch, kind, neighbours):
+    """The same lists in 21 segments, whole or in three splits: every bit of the result."""
+    one = build(big, tmp_path / "one", kind, nlist=40, nprobe=5)
+    monkeypatch.setattr(build_module, "_SEGMENT_ROWS", 480)
+    many = build(big, tmp_path / "many", kind, unit_rows=97, nlist=40, nprobe=5)
+    budget = len(big) * row_bytes(32) / 2.5 / 1e9
+    split = build(big, tmp_path / "split", kind, unit_rows=97, nlist=40, nprobe=5, memory_gb=budget)
+    assert (len(many.splits[0].lists.segments), len(split.splits)) == (21, 3)
+    anchors, keys = queries(big, np.arange(0, len(big), 13))
+    expected = search(one, anchors, neighbours, keys)
+    for index in (many, split):
+        assert tune(index, SearchTarget(8, nprobe=5)) == tune(one, SearchTarget(8, nprobe=5))
+        for found, wanted in zip(search(index, anchors, neighbours, keys), expected, strict=True):
+            assert np.array_equal(found, wanted)
+    rows, vector = np.arange(0, len(big), 7), anchors[0]
+    assert np.array_equal(many.products_with(rows, vector), one.products_with(rows, vector))
 
 
 def test_side_arrays_are_those_of_the_corpus(corpus, flat):
@@ -342,8 +352,8 @@ def test_side_arrays_are_those_of_the_corpus(corpus, flat):
     assert flat.captions.to_lists() == corpus.captions.to_lists()
     assert flat.concepts.to_pylist() == corpus.concepts.to_pylist()
     assert np.array_equal(flat.concept_embeddings, corpus.concept_embeddings)
-    assert np.array_equal(flat.splits[0].lists.vectors, corpus.vectors)
-    assert np.array_equal(flat.splits[0].lists.rows, np.arange(ROWS))
+    assert np.array_equal(flat.splits[0].lists.segments[0].vectors, corpus.vectors)
+    assert np.array_equal(flat.splits[0].lists.segments[0].rows, np.arange(ROWS))
     images = corpus.vectors[corpus.captions.row_ids()].astype(np.float64)
     expected = (images * corpus.concept_embeddings[corpus.captions.values]).sum(axis=1)
     assert np.allclose(flat.cosines, expected, atol=1e-6)
@@ -354,7 +364,7 @@ def test_side_arrays_are_those_of_the_corpus(corpus, flat):
 def test_files_are_mapped_not_read(flat_folder):
     before = pa.total_allocated_bytes()
     flat = open_index(flat_folder)
-    assert isinstance(flat.splits[0].lists.vectors, np.memmap)
+    assert isinstance(flat.splits[0].lists.segments[0].vectors, np.memmap)
     assert isinstance(flat.cosines, np.memmap)
     assert pa.total_allocated_bytes() - before < flat.metadata["files"]["keys.arrow"]["bytes"]
 
@@ -366,7 +376,9 @@ def test_every_file_is_described_and_passes_the_full_check(flat_folder, flat):
     assert open_index(flat_folder, check="full").rows == ROWS
 
 
-@pytest.mark.parametrize("name", ["rows.npy", "vectors.npy", "keys.arrow", "concepts.arrow", "offsets.npy"])
+@pytest.mark.parametrize(
+    "name", ["rows-00000.npy", "vectors-00000.npy", "keys.arrow", "concepts.arrow", "offsets.npy"]
+)
 def test_a_truncated_file_is_refused(copy, name):
     data = (copy / name).read_bytes()
     (copy / name).write_bytes(data[: len(data) // 2])
@@ -375,9 +387,9 @@ def test_a_truncated_file_is_refused(copy, name):
 
 
 def test_an_altered_file_fails_the_full_check(copy):
-    data = bytearray((copy / "vectors.npy").read_bytes())
+    data = bytearray((copy / "vectors-00000.npy").read_bytes())
     data[-10] ^= 1
-    (copy / "vectors.npy").write_bytes(data)
+    (copy / "vectors-00000.npy").write_bytes(data)
     with pytest.raises(UserError, match="checksum"):
         open_index(copy, check="full")
 
@@ -407,23 +419,25 @@ def rewritten(folder: Path, name: str, array: np.ndarray) -> None:
 
 
 def test_vectors_of_another_dimension_are_refused(copy):
-    rewritten(copy, "vectors.npy", np.zeros((ROWS, 16), np.float16))
-    with pytest.raises(UserError, match=r"vectors\.npy holds float16 \(2000, 16\)"):
+    rewritten(copy, "vectors-00000.npy", np.zeros((ROWS, 16), np.float16))
+    with pytest.raises(UserError, match=r"vectors-00000\.npy holds float16 \(2000, 16\)"):
         open_index(copy)
 
 
-@pytest.mark.parametrize("offsets", [[0, 5], [1, ROWS], [0, ROWS + 1]])
-def test_lists_that_do_not_end_with_the_vectors_are_refused(copy, offsets):
-    rewritten(copy, "list_offsets.npy", np.array(offsets))
-    with pytest.raises(UserError, match=r"list_offsets\.npy and rows\.npy .* do not fit"):
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (1, ROWS), (0, ROWS + 1)])
+def test_lists_that_do_not_end_with_the_vectors_are_refused(copy, first, last):
+    offsets = np.load(copy / "list_offsets-00000.npy")
+    offsets[0], offsets[-1] = first, last
+    rewritten(copy, "list_offsets-00000.npy", offsets)
+    with pytest.raises(UserError, match=r"list_offsets-00000\.npy and rows-00000\.npy .* do not fit"):
         open_index(copy)
 
 
 def test_rows_out_of_range_fail_the_full_check(copy):
-    rows = np.load(copy / "rows.npy")
+    rows = np.load(copy / "rows-00000.npy")
     rows[3] = ROWS
-    rewritten(copy, "rows.npy", rows)
-    with pytest.raises(UserError, match=r"rows\.npy .* do not fit"):
+    rewritten(copy, "rows-00000.npy", rows)
+    with pytest.raises(UserError, match=r"rows-00000\.npy .* do not fit"):
         open_index(copy, check="full")
 
 
@@ -439,8 +453,8 @@ def test_another_format_and_no_index_are_refused(copy, tmp_path):
         ("[1, 2]", "is no description of index files; run build_index again"),
         (json.dumps({**metadata, "splits": 1})[:-1] + ', "splits": 2}', "the key 'splits' stands twice"),
         (
-            json.dumps({k: v for k, v in metadata.items() if k != "split_rows"}),
-            "lacks split_rows; run build_index",
+            json.dumps({k: v for k, v in metadata.items() if k != "split_lists"}),
+            "lacks split_lists; run build_index",
         ),
     ):
         (copy / "index.json").write_text(text)

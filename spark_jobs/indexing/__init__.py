@@ -1,0 +1,1 @@
+"""What build_index is made of."""
