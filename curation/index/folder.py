@@ -133,14 +133,14 @@ def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | Non
     chosen = range(count) if splits is None else splits
     for name, facts in metadata["files"].items():
         check_file(root, name, facts, full=check == "full")
-    numbers = range(len(metadata["segments"]))
-    segments = [_open_segment(root, number, metadata, check == "full") for number in numbers]
     captions = Csr(
         open_array(root, "offsets.npy", np.int64, (rows + 1,)),
         open_array(root, "concept_ids.npy", np.int32, (metadata["occurrences"],)),
     )
     concepts = _open_concepts(root, d, metadata["concepts"])
     _check_offsets(root, captions, len(concepts["concept"]), full=check == "full")
+    numbers = range(len(metadata["segments"]))
+    segments = [_open_segment(root, number, metadata, check == "full") for number in numbers]
     return OpenIndex(
         folder=root,
         kind=metadata["kind"],

@@ -117,8 +117,11 @@ def _folder_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial
         inner = manifest.extra["folder"]
         workspace = folder / f"{table}-{name}".replace(" ", "-")
         shutil.copytree(corpus.calm / table, workspace / table)
-        _damaged(workspace / table / inner / file, change)
-        return Trial(f"{table}, {name}", lambda: opened[table](str(workspace), inner, manifest.recipe), file)
+        (path,) = (workspace / table / inner).glob(file)
+        _damaged(path, change)
+        return Trial(
+            f"{table}, {name}", lambda: opened[table](str(workspace), inner, manifest.recipe), path.name
+        )
 
     def cut(data: bytes) -> bytes:
         return data[:-100]
@@ -138,7 +141,7 @@ def _folder_trials(folder: Path, corpus: Corpus, marker: Path) -> Iterator[Trial
         "index", "other dimension", "index.json", lambda data: data.replace(b'"d": 32', b'"d": 64')
     )
     yield poisoned("index", "pickled description", "index.json", lambda _: payload(marker))
-    yield poisoned("index", "pickled vectors", "vectors.npy", objects)
+    yield poisoned("index", "pickled vectors", "../../vectors/*.npy", objects)
     yield poisoned("index", "pickled ids", "concept_ids.npy", objects)
     yield poisoned("probe", "truncated", "weights.npy", cut)
     yield poisoned("probe", "no array", "mean.npy", pickle_of_its_size)

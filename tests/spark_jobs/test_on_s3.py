@@ -79,15 +79,19 @@ def test_nothing_but_named_files_is_left(story):
     left = [info.path for info in list_folder(filesystem, path, recursive=True) if info.is_file]
     named = [
         resolve(address)[1]
-        for name in TABLES
+        for name in (*TABLES, "index_parts")
         for manifest in [tables.read_manifest(WORKSPACE, name)]
         for address in [*manifest.files, *manifest.reject_files]
     ]
     others = {name.removeprefix(f"{path}/") for name in left} - {
         name.removeprefix(f"{path}/") for name in named
     }
-    index = tables.read_manifest(WORKSPACE, "index").extra["folder"]
-    others = {name for name in others if not name.startswith(f"index/{index}/")}
+    index = tables.read_manifest(WORKSPACE, "index").extra
+    vectors = {
+        f"index/_parts/{part['vectors'].removeprefix('../../')}" for part in index["index"]["segments"]
+    }
+    assert {name for name in others if name.startswith("index/_parts/vectors/")} == vectors
+    others = {name for name in others if not name.startswith(f"index/{index['folder']}/")}
     assert {f"{name}/_manifest.json" for name in (*TABLES, "index")} <= others
     assert not [
         name for name in others if "_progress" in name or "_lock" in name or name.endswith(".parquet")
