@@ -17,7 +17,6 @@ from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
-from curation.text import vocabulary
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, units_of
@@ -31,8 +30,10 @@ from spark_jobs.exporting.shards import (
     write_shard,
 )
 from spark_jobs.exporting.training_set import pad_lists, training_schema
+from spark_jobs.mining.caption_nouns import joined_nouns, tagged_parts
 from spark_jobs.planning import plan_text
 from storage import tables
+from storage.selection import read_selected
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
@@ -97,8 +98,12 @@ def table_job(config: CocuConfig) -> TableJob:
         if getattr(options, form)
     }
     forms = Forms(tuple(pairs.settings.get("ingest", {}).get("columns", ())), **folders)
+    tagged = tagged_parts(config, read_selected(config, "pairs"))
     units = [
-        replace(unit, payload=(*unit.payload, options, config.concepts.max_words, forms))
+        replace(
+            unit,
+            payload=(*unit.payload, tagged.get(unit.name, ""), options, config.concepts.max_words, forms),
+        )
         for unit in units_of(archives, [pairs], corpora)
     ]
     ends: list[Callable[[Manifest], None]] = []
@@ -143,7 +148,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
 
 def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     """Join one part (runs on an executor)."""
-    archives_address, pairs_address, options, max_words, forms = unit.payload
+    archives_address, pairs_address, tagged, options, max_words, forms = unit.payload
     archives = tables.read_file(archives_address, ["key", "concepts", "scores", "clusters"])
     pairs = tables.read_file(pairs_address, ["key", "image", "caption", *forms.columns])
     if not archives.column("key").equals(pairs.column("key")):
@@ -160,7 +165,9 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     # torch comes with it, which no other part of this job needs
     from models.token_rows import pack_ids
 
-    nouns = ["\n".join(vocabulary.noun_phrases(caption, max_words)) for caption in captions.to_pylist()]
+    nouns = (
+        _nouns(tagged, archives.column("key")) if tagged else joined_nouns(captions.to_pylist(), max_words)
+    )
     table = pa.table(
         {
             "key": pairs.column("key"),
@@ -182,6 +189,12 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     if forms.hugging_face:
         write_data(forms.hugging_face, unit.name, table, attempt_name())
     return finish_unit(unit, folder, recipe, table, row_group_rows=options.row_group_rows)
+
+
+def _nouns(address: str, keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Nouns of pairs that were tagged when the vocabulary was mined."""
+    found = tables.read_file(address, ["key", "nouns"])
+    return found.column("nouns").take(pc.index_in(keys, value_set=found.column("key").combine_chunks()))
 
 
 def planned(config: CocuConfig) -> list[TableJob]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import math
 from collections import Counter
@@ -31,6 +32,7 @@ __all__ = [
     "read_stop_words",
     "read_vocabulary",
     "select",
+    "word_lists_digest",
 ]
 
 _HERE = files("curation.text")  # a folder, or inside of cocu.zip on executors
@@ -39,18 +41,24 @@ _FRAGMENT = 0.85  # share of a part's captions that have the longer phrase
 _NOUN_SHARE = 0.5  # least share of a word's captions in which it is a noun
 
 
-def count_batch(captions: pa.Array | Sequence[str | None], max_words: int = 4) -> pa.RecordBatch:
+def count_batch(
+    captions: pa.Array | Sequence[str | None],
+    max_words: int = 4,
+    nouns: Sequence[Sequence[str]] | None = None,
+) -> pa.RecordBatch:
     """How often words and phrases occur in these captions: concept string, count int64, seen int64.
 
     ``count`` is the number of captions in which a noun or phrase is read; ``seen`` that of the captions that
     have the word at all, as whatever kind of word ("orange" as a colour), and the same as ``count`` for phrases.
-    Words that are never nouns here have the count 0: they may be nouns in other batches.
+    Words that are never nouns here have the count 0: they may be nouns in other batches. ``nouns``: what
+    ``noun_phrases`` found in each, where that is known already.
     """
     counts: Counter[str] = Counter()
     seen: Counter[str] = Counter()
-    for caption in captions.to_pylist() if isinstance(captions, pa.Array) else captions:
+    texts = captions.to_pylist() if isinstance(captions, pa.Array) else captions
+    for number, caption in enumerate(texts):
         if caption:
-            counts.update(noun_phrases(caption, max_words))
+            counts.update(noun_phrases(caption, max_words) if nouns is None else nouns[number])
             seen.update(set(match_words(caption)))
     names = list({**counts, **seen})
     columns = [[counts[name] for name in names], [seen.get(name, counts[name]) for name in names]]
@@ -254,3 +262,12 @@ def leak_report(concepts: Iterable[str]) -> dict[str, tuple[int, int, list[str]]
 @lru_cache(maxsize=2)
 def _stop_words(*names: str) -> frozenset[str]:
     return frozenset(word for name in names for word in word_list(name))
+
+
+def word_lists_digest() -> str:
+    """What stands for the built-in lists of nouns, stop words and classes: they decide what a concept is."""
+    lists = (file for file in files("curation.text").iterdir() if file.name.endswith((".txt", ".json")))
+    found = hashlib.sha256()
+    for file in sorted(lists, key=lambda file: file.name):
+        found.update(f"{file.name}\0".encode() + file.read_bytes())
+    return found.hexdigest()[:16]

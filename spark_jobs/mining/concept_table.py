@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def concepts_job(config: CocuConfig) -> TableJob:
     for name in ("vocabulary", "stop_words", "embeddings"):
         if settings[name]:
             settings[name] = digest(settings[name])
-    settings["word_lists"] = word_lists_digest()
+    settings["word_lists"] = vocabulary.word_lists_digest()
     if not options.embeddings:
         settings["clip"] = clip_settings(config.clip)
         settings["prompt"] = config.clip.prompt
@@ -161,15 +160,6 @@ def concept_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
         }
     )
     return finish_unit(unit, folder, recipe, table)
-
-
-def word_lists_digest() -> str:
-    """What stands for the built-in lists of nouns, stop words and classes: they decide what a concept is."""
-    lists = (file for file in files("curation.text").iterdir() if file.name.endswith((".txt", ".json")))
-    found = hashlib.sha256()
-    for file in sorted(lists, key=lambda file: file.name):
-        found.update(f"{file.name}\0".encode() + file.read_bytes())
-    return found.hexdigest()[:16]
 
 
 def digest(path: str) -> str:

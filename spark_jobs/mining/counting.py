@@ -15,6 +15,7 @@ from spark_jobs.engine.session import task_slots
 from spark_jobs.engine.units import units_of
 from spark_jobs.engine.waves import units_per_task
 from spark_jobs.engine.worker_imports import forget_zip_importers
+from spark_jobs.mining.caption_nouns import build_caption_nouns
 from storage import tables
 from storage.tables import Manifest
 
@@ -46,9 +47,8 @@ def choose_concepts(session: SparkSession, config: CocuConfig, pairs: Manifest) 
                 flush=True,
             )
         return chosen
-    counts = count_concepts(
-        session, pairs, options.max_words, options.min_count, 2 * options.max_concepts + 10_000
-    )
+    nouns = build_caption_nouns(session, config, pairs)
+    counts = count_concepts(session, pairs, nouns, options.min_count, 2 * options.max_concepts + 10_000)
     chosen = vocabulary.select(
         counts,
         min_count=options.min_count,
@@ -73,21 +73,25 @@ def lines_of(chosen: Sequence[tuple[str, int]], path: str) -> list[int]:
 
 
 def count_concepts(
-    session: SparkSession, pairs: Manifest, max_words: int, min_count: int, limit: int
+    session: SparkSession, pairs: Manifest, nouns: Manifest, min_count: int, limit: int
 ) -> list[tuple[str, int]]:
-    """In how many captions each noun or noun phrase occurs, most frequent first; counted by Spark.
+    """In how many captions each noun or noun phrase of ``nouns`` occurs, most frequent first; counted by Spark.
 
     Words that are no nouns in most of their captions are left out (:func:`vocabulary.mostly_nouns`).
     """
-    units = units_of(pairs)
-    addresses = [unit.payload[0] for unit in units]
+    units = units_of(pairs, [nouns])
+    addresses = [unit.payload for unit in units]
     tasks = -(-len(units) // units_per_task(25_000, units, task_slots(session)))
 
     def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for number in batch.column(0).to_pylist():
-                captions = tables.read_file(addresses[number], ["caption"]).column("caption").combine_chunks()
-                yield vocabulary.count_batch(captions, max_words)
+                captions, tagged = addresses[number]
+                found = tables.read_file(tagged, ["nouns"]).column("nouns").to_pylist()
+                yield vocabulary.count_batch(
+                    tables.read_file(captions, ["caption"]).column("caption").combine_chunks(),
+                    nouns=[phrases.split("\n") if phrases else [] for phrases in found],
+                )
         forget_zip_importers()
 
     frame = (

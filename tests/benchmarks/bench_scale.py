@@ -1,9 +1,11 @@
 """What a pair costs as the corpus grows, what the driver needs, and how often a host holds the index.
 
-Synthetic tables of 10,000, 100,000 and (``--rows``) more pairs go through the real jobs build_index and
-build_archives (the paper's ranking, which needs no probe) on local Spark, each size in a process of its own. While archives are built, the processes'
-memory maps are read: pages of the index that are resident, counted once however many processes share them
-(proportional set size), over the index' size: one copy or less, whatever the number of workers.
+Synthetic tables of 10,000, 100,000 and (``--rows``) more pairs go through the real jobs mine_concepts, build_index
+and build_archives (the paper's ranking, which needs no probe) on local Spark, each size in a process of its own:
+vectors as ``clip_like`` makes them, and photos' captions (``real-clip/pairs.jsonl``, without it made-up ones). While
+archives are built, the processes' memory maps are read: pages of the index that are resident, counted once however
+many processes share them (proportional set size), over the index' size: one copy or less, whatever the number of
+workers. ``--more N`` then adds N pairs and builds again what they need: what a new shard costs beside a large corpus.
 
 CPU is that of the Python workers, which do all the work; wall-clock time includes what Spark needs to start jobs
 and tasks and, on a shared machine, everyone else.
@@ -21,86 +23,91 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
+from pyspark.sql import SparkSession
 
 from configs.loading import load_config
-from spark_jobs import build_archives, build_index
+from configs.schema import CocuConfig
+from spark_jobs import build_archives, build_index, mine_concepts
 from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.session import open_session
 from storage import tables
+from storage.growth import GROWN_FROM
 from storage.tables import Manifest
 from storage.units import Part, UnitRecord
 from storage.vectors import vectors_to_column
-from tests.benchmarks.clip_like import clip_like, source_of_vectors
+from tests.benchmarks.clip_like import D, clip_like, source_of_vectors
 from tests.benchmarks.record import Entry, record
-from tests.curation.synthetic import unit
+from tests.harness import write_tiny_clip
 
-CONCEPTS, PER_CAPTION, PART_ROWS = 4_000, 4, 2_500
+PART_ROWS = 2_500
 
 
-def write_corpus(workspace: Path, rows: int, asked: int, groups: int = 500) -> None:
-    """image_embeddings, pair_concepts and concepts of so many pairs, a part at a time.
+def write_corpus(workspace: Path, rows: int, asked: int, grown_from: int = 0) -> None:
+    """pairs and image_embeddings of so many pairs, a part at a time.
 
-    The groups are the same whatever the number of rows, so that a larger corpus is a denser sample. The first
-    ``asked`` rows are corpus `web`, which is curated; the others, corpus `rest`, are in the index only.
+    The first ``asked`` rows are corpus `web`, which is curated; the others, corpus `rest`, are in the index only.
+    ``grown_from``: the tables are those of so many pairs, and the rest was added.
     """
-    shared = np.random.default_rng(0)
-    centres, d = clip_like(groups, seed=1_000_000).astype(np.float32), clip_like(1).shape[1]
-    words = unit(shared.standard_normal((CONCEPTS, d), np.float32) + np.float32(1 / np.sqrt(d)))
-    images, captions = [], []
+    captions = _captions()
+    records: dict[str, list[UnitRecord]] = {"pairs": [], "image_embeddings": []}
     for number, start in enumerate(range(0, rows, PART_ROWS)):
         random = np.random.default_rng(number + 1)
         count = min(PART_ROWS, rows - start)
-        vectors = clip_like(count, seed=number)
-        group = np.argmax(vectors.astype(np.float32) @ centres.T, axis=1)
-        ids = (group[:, None] * 8 + random.integers(24, size=(count, PER_CAPTION))) % CONCEPTS
         corpus = "web" if start < asked else "rest"
-        keys = pa.array([f"{corpus}/{number:05d}/{row:06d}" for row in range(count)])
-        lists = pa.ListArray.from_arrays(
-            pa.array(np.arange(0, ids.size + 1, PER_CAPTION, dtype=np.int32)), pa.array(_distinct(ids))
-        )
         name = f"{corpus}/{number:05d}-000"
-        columns = {"key": keys, "embedding": vectors_to_column(vectors, d)}
-        images.append(_write(workspace, "image_embeddings", name, pa.table(columns)))
-        captions.append(
-            _write(workspace, "pair_concepts", name, pa.table({"key": keys, "concept_ids": lists}))
-        )
-    concepts = pa.table(
-        {
-            "concept_id": pa.array(np.arange(CONCEPTS, dtype=np.int32)),
-            "concept": [f"concept {number}" for number in range(CONCEPTS)],
-            "count": pa.array(np.ones(CONCEPTS, np.int64)),
-            "embedding": vectors_to_column(words.astype(np.float16), d),
-            "cosine_mean": pa.array(np.zeros(CONCEPTS, np.float32)),
-            "cosine_std": pa.array(np.ones(CONCEPTS, np.float32)),
+        keys = pa.array([f"{corpus}/{number:05d}/{row:06d}" for row in range(count)])
+        vectors = clip_like(count, seed=number)
+        told = pa.array([captions[row] for row in random.integers(len(captions), size=count)])
+        parts = {
+            "pairs": pa.table({"key": keys, "caption": told}),
+            "image_embeddings": pa.table(
+                {"key": keys, "embedding": vectors_to_column(vectors, vectors.shape[1])}
+            ),
         }
-    )
-    _finish(workspace, "image_embeddings", images)
-    _finish(workspace, "pair_concepts", captions)
-    _finish(workspace, "concepts", [_write(workspace, "concepts", "concepts/00000", concepts)])
+        for table, part in parts.items():
+            there = start + count <= grown_from
+            records[table].append(_record(name, count) if there else _write(workspace, table, name, part))
+    for table, units in records.items():
+        _finish(workspace, table, units, grown=grown_from > 0)
 
 
-def _distinct(ids: np.ndarray) -> np.ndarray:
-    """Concepts of a row made different, int32, flat."""
-    return ((np.sort(ids, axis=1) + np.arange(ids.shape[1])) % CONCEPTS).astype(np.int32).ravel()
+def _captions() -> list[str]:
+    path = Path(os.environ.get("COCU_REAL_DATA") or ".") / "real-clip" / "pairs.jsonl"
+    if path.is_file():
+        pairs = [json.loads(line) for line in path.open(encoding="utf-8")]
+        return [text for pair in pairs for text in (pair["caption"], *pair.get("other_captions", ()))]
+    random = np.random.default_rng(0)
+    words = "dog cat tree car boat house river bird horse flower kite table beach street window chair".split()
+    return [
+        f"a {words[a]} and two {words[b]}s by the {words[c]}"
+        for a, b, c in random.integers(len(words), size=(5000, 3))
+    ]
 
 
 def _write(workspace: Path, table: str, name: str, rows: pa.Table) -> UnitRecord:
-    file = tables.part_path("bench", name, 0)
-    tables.write_part(str(workspace / table), file, rows, rows.schema)
-    return UnitRecord(name, (Part(name, file, len(rows)),), len(rows))
+    record = _record(name, len(rows))
+    tables.write_part(str(workspace / table), record.parts[0].file, rows, rows.schema)
+    return record
 
 
-def _finish(workspace: Path, table: str, units: list[UnitRecord]) -> None:
+def _record(name: str, rows: int) -> UnitRecord:
+    return UnitRecord(
+        name, (Part(name, tables.part_path("bench", name, 0), rows),), rows, made_of=f"bench {name}"
+    )
+
+
+def _finish(workspace: Path, table: str, units: list[UnitRecord], grown: bool) -> None:
     manifest = Manifest(
-        table=table, workspace=str(workspace), job="bench", recipe=table, settings={}, inputs={}, config={},
-        version="bench", status="complete", units=units,
+        table=table, workspace=str(workspace), job="bench", recipe=f"{table}{'-grown' if grown else ''}", settings={},
+        inputs={}, config={}, version="bench", status="complete", units=units,
+        extra={GROWN_FROM: [table]} if grown else {},
     )  # fmt: skip
     tables.write_manifest(manifest)
 
@@ -164,14 +171,18 @@ def _cpu(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def measure(rows: int, asked: int, kind: str, workspace: Path) -> dict[str, Any]:
+def measure(rows: int, asked: int, more: int, kind: str, workspace: Path) -> dict[str, Any]:
     """Everything of one size."""
     write_corpus(workspace, rows, asked)
+    name, weights = write_tiny_clip(workspace / "clip", embed_dim=D)
     config = load_config(
         None,
         [
             f"workspace={workspace}",
             f"index.kind={kind}",
+            f"clip.name={name}",
+            f"clip.pretrained={weights}",
+            f"concepts.min_count={max(2, rows // 5000)}",
             "archives.device=cpu",
             "archives.ranking=paper",
             "spark.master=local[2]",
@@ -181,15 +192,18 @@ def measure(rows: int, asked: int, kind: str, workspace: Path) -> dict[str, Any]
     )
     session = open_session(config)
     try:
+        mine_concepts.run(session, config)
+        mining = _seconds(workspace, "caption_nouns", "concepts", "pair_concepts")
         index = build_index.run(session, config)
         quality = search_quality(session, config, index)
-        watch = MemoryWatch(Path(os.path.realpath(workspace / "index" / index.extra["folder"])))
+        watch = MemoryWatch(Path(os.path.realpath(workspace / "index" / "_parts")))
         watch.start()
         started = time.monotonic()
         archives = build_archives.run(session, config)
         seconds = time.monotonic() - started
         watch.stopped.set()
         watch.join()
+        added = _added(session, config, workspace, rows, more) if more else None
     finally:
         session.stop()
     described = index.extra["index"]
@@ -199,6 +213,8 @@ def measure(rows: int, asked: int, kind: str, workspace: Path) -> dict[str, Any]
         "kind": described["kind"],
         "nprobe": quality.nprobe,
         "recall": quality.recall,
+        "all three, s": mining + index.seconds + seconds,
+        "mining, us a pair": 1e6 * mining / rows,
         "index, us a pair": 1e6 * index.seconds / rows,
         "archives, us a pair": 1e6 * seconds / archives.rows,
         "archives, us CPU a pair": 1e6 * watch.cpu_seconds / archives.rows,
@@ -207,11 +223,29 @@ def measure(rows: int, asked: int, kind: str, workspace: Path) -> dict[str, Any]
         "workers": watch.workers,
         "worker's own, MB": watch.private_mb,
         "driver, MB": watch.driver_mb,
+        **({} if added is None else {"added pairs, s": added}),
     }
 
 
-def _sizes(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    for rows in given.rows:
+def _run(job: Any, session: SparkSession, config: CocuConfig) -> float:
+    """Seconds that a job takes."""
+    started = time.monotonic()
+    job.run(session, config)
+    return time.monotonic() - started
+
+
+def _seconds(workspace: Path, *names: str) -> float:
+    return sum(tables.read_manifest(str(workspace), name).seconds for name in names)
+
+
+def _added(session: SparkSession, config: CocuConfig, workspace: Path, rows: int, more: int) -> float:
+    """Seconds of mining, index and archives of ``more`` pairs beside ``rows``."""
+    write_corpus(workspace, rows + more, 10**12, grown_from=rows)
+    return sum(_run(job, session, config) for job in (mine_concepts, build_index, build_archives))
+
+
+def _sizes(given: argparse.Namespace, sizes: Sequence[int], more: int) -> Iterator[dict[str, Any]]:
+    for rows in sizes:
         with tempfile.TemporaryDirectory(dir=given.work) as folder:
             out = Path(folder) / "figures.json"
             command = [sys.executable, "-m", "tests.benchmarks.bench_scale", "--one", folder]
@@ -220,6 +254,8 @@ def _sizes(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 str(rows),
                 "--asked",
                 str(given.asked),
+                "--more",
+                str(more),
                 "--kind",
                 given.kind,
                 "--out",
@@ -236,6 +272,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--asked", type=int, default=10**12, help="how many of them are curated")
+    parser.add_argument(
+        "--more", type=int, default=0, help="pairs that are added afterwards, for example 2500"
+    )
     parser.add_argument("--kind", default="auto", choices=["auto", "flat", "ivf"])
     parser.add_argument(
         "--work", type=Path, help="folder for the tables (default: the system's temporary one)"
@@ -245,9 +284,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         (rows,) = given.rows
-        given.out.write_text(json.dumps(measure(rows, min(rows, given.asked), given.kind, given.one)))
+        figures = measure(rows, min(rows, given.asked), given.more, given.kind, given.one)
+        given.out.write_text(json.dumps(figures))
         return
-    figures = list(_sizes(given))
+    figures = list(_sizes(given, given.rows, given.more))
     for name in figures[0]:
         values = [entry[name] for entry in figures]
         shown = [f"{value:12,.3g}" if isinstance(value, float) else f"{value:>12}" for value in values]
@@ -257,9 +297,15 @@ def main() -> None:
             else ""
         )
         print(f"{name:24s}" + "".join(shown) + ratio)
-    first, last = (entry["archives, us CPU a pair"] for entry in (figures[0], figures[-1]))
     sizes = f"{figures[0]['rows']:,} pairs instead of {figures[-1]['rows']:,}; {source_of_vectors()}"
-    record(Entry("scale_archives", last, "us of the workers a pair", sizes, last / first, "<= 1.3"))
+    for name, column in (("scale_archives", "archives, us CPU a pair"), ("scale_mine", "mining, us a pair")):
+        first, last = (entry[column] for entry in (figures[0], figures[-1]))
+        record(Entry(name, last, column.partition(", ")[2], sizes, last / first, "<= 1.3"))
+    if given.more:
+        (alone,) = _sizes(given, [given.more], 0)
+        beside = f"{given.more:,} pairs alone, from {alone['all three, s']:.1f} s to added to {figures[-1]['rows']:,}"
+        seconds = figures[-1]["added pairs, s"]
+        record(Entry("incremental_shard", seconds, "s", beside, seconds / alone["all three, s"], "<= 1.3"))
     if given.out:
         given.out.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -40,7 +40,9 @@ def write_shards(folder: Path, shards: int, samples: int, seed: int = 0) -> int:
     return shards * samples
 
 
-def write_tiny_clip(folder: Path, slow_layers: int = 1, width: int = 64) -> tuple[str, str]:
+def write_tiny_clip(
+    folder: Path, slow_layers: int = 1, width: int = 64, embed_dim: int = 32
+) -> tuple[str, str]:
     """An open_clip model without training, as a config and a checkpoint; more layers make it slower."""
     import open_clip
     import torch
@@ -51,7 +53,7 @@ def write_tiny_clip(folder: Path, slow_layers: int = 1, width: int = 64) -> tupl
     config.write_text(
         json.dumps(
             {
-                "embed_dim": 32,
+                "embed_dim": embed_dim,
                 "vision_cfg": {
                     "image_size": 64,
                     "layers": slow_layers,

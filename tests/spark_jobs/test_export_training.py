@@ -79,7 +79,7 @@ def _export(workspace, pairs, archives, webdataset=False):
     shards = f"{workspace}/wds" if webdataset else ""
     files = []
     for unit in units_of(second, [first]):
-        unit = type(unit)(unit.name, unit.rows, (*unit.payload, options, 4, Forms(webdataset=shards)))
+        unit = type(unit)(unit.name, unit.rows, (*unit.payload, "", options, 4, Forms(webdataset=shards)))
         record = export_unit(unit, f"{workspace}/training_set", "r")
         assert record.rows_in == unit.rows
         files.extend(f"{workspace}/training_set/{part.file}" for part in record.parts)
@@ -105,7 +105,9 @@ def test_rows_are_joined_by_key_where_embedding_rejected_some(tmp_path):
     first = _write(tmp_path, "pairs", pairs, PAIRS_SCHEMA, size=25)
     second = _write(tmp_path, "archives", archives, ARCHIVES, size=25)
     unit = units_of(second, [first])[0]
-    unit = type(unit)(unit.name, unit.rows, (*unit.payload, ExportConfig(archive_length=LENGTH), 4, Forms()))
+    unit = type(unit)(
+        unit.name, unit.rows, (*unit.payload, "", ExportConfig(archive_length=LENGTH), 4, Forms())
+    )
     record = export_unit(unit, f"{tmp_path}/training_set", "r")
     files = [f"{tmp_path}/training_set/{part.file}" for part in record.parts]
     rows = pq.read_table(files[0], partitioning=None).to_pylist()
@@ -118,6 +120,22 @@ def test_rows_are_joined_by_key_where_embedding_rejected_some(tmp_path):
         assert row["archive_concepts"] == (archive["concepts"] + [""] * LENGTH)[:LENGTH]
         assert row["archive_scores"] == (archive["scores"] + [0.0] * LENGTH)[:LENGTH]
         assert row["archive_clusters"] == (archive["clusters"] + [-1] * LENGTH)[:LENGTH]
+
+
+def test_nouns_that_are_tagged_already_are_taken_by_key(tmp_path):
+    """Another order and other rows than the archives'; marked, so that their origin shows."""
+    pairs = [_pair(n) for n in range(25)]
+    first = _write(tmp_path, "pairs", pairs, PAIRS_SCHEMA, size=25)
+    second = _write(tmp_path, "archives", [_archive(n) for n in range(3, 20)], ARCHIVES, size=25)
+    schema = pa.schema({"key": pa.string(), "nouns": pa.string()})
+    tagged = [{"key": pair["key"], "nouns": f"of {pair['key']}"} for pair in reversed(pairs)]
+    third = _write(tmp_path, "caption_nouns", tagged, schema, size=25)
+    unit = units_of(second, [first])[0]
+    payload = (*unit.payload, third.files[0], ExportConfig(archive_length=LENGTH), 4, Forms())
+    record = export_unit(type(unit)(unit.name, unit.rows, payload), f"{tmp_path}/training_set", "r")
+    rows = pq.read_table(f"{tmp_path}/training_set/{record.parts[0].file}", partitioning=None).to_pylist()
+    assert [row["caption_nouns"] for row in rows] == [f"of {row['key']}" for row in rows]
+    assert len(rows) == 17
 
 
 def test_nouns_of_the_caption_go_along_for_the_baseline(tmp_path):

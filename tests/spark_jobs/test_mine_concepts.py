@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 from configs.errors import UserError
 from configs.loading import load_config
 from configs.schema import CocuConfig
+from curation.text.nouns import noun_phrases
 from spark_jobs import mine_concepts
+from spark_jobs.mining.caption_nouns import tagged_parts
 from storage import tables
 from storage.vectors import column_to_vectors, vectors_to_column
 from tests.harness import write_tiny_clip
@@ -94,6 +97,29 @@ def test_nouns_and_phrases_are_counted_over_the_corpus(spark, workspace, clip, c
     said = capsys.readouterr().out
     assert "benchmark class names in the vocabulary: voc 5/20" in said  # dog, cat, car, boat, horse
     assert tables.read_manifest(str(workspace), "concepts").extra["benchmark_classes"]["voc"]["held"] == 5
+
+
+def test_captions_are_tagged_once(spark, workspace, clip, captions, capsys):
+    """The table of nouns is what export takes them from; it grows, and what was tagged otherwise is replaced."""
+    config = config_of(workspace, clip)
+    mined(spark, config)
+    pairs = tables.read_manifest(str(workspace), "pairs")
+    tagged = tagged_parts(config, pairs)
+    assert list(tagged) == [part.name for part in pairs.parts]
+    rows = pa.concat_tables([tables.read_file(address) for address in tagged.values()])
+    assert rows.column("nouns").to_pylist() == ["\n".join(noun_phrases(caption)) for caption in captions]
+    before = {name: Path(address).stat().st_mtime_ns for name, address in tagged.items()}
+    mined(spark, replace(config_of(workspace, clip, min_count=200), overwrite=True))  # of the same nouns
+    again = {name: Path(address).stat().st_mtime_ns for name, address in tagged_parts(config, pairs).items()}
+    assert again == before
+    assert "caption_nouns is complete (240 rows); nothing to do" in capsys.readouterr().out
+    shorter = replace(config_of(workspace, clip, max_words=1), overwrite=True)
+    assert tagged_parts(shorter, pairs) == {}
+    mined(spark, shorter)
+    assert len(tagged_parts(shorter, pairs)) == 3
+    assert tagged_parts(config, pairs) == {}
+    changed = replace(pairs, recipe="other", units=[replace(unit, made_of="new") for unit in pairs.units[:1]])
+    assert tagged_parts(shorter, changed) == {}
 
 
 def _images(workspace: Path) -> np.ndarray:

@@ -9,7 +9,16 @@ from storage import tables
 from storage.metrics import now, read_metrics
 
 pytestmark = pytest.mark.slow
-BUILT = ["pairs", "image_embeddings", "concepts", "pair_concepts", "index_parts", "archives", "training_set"]
+BUILT = [
+    "pairs",
+    "image_embeddings",
+    "caption_nouns",
+    "concepts",
+    "pair_concepts",
+    "index_parts",
+    "archives",
+    "training_set",
+]
 
 
 def test_lines_add_up_to_the_tables(curated):

@@ -47,7 +47,7 @@ def test_a_bug_keeps_its_trace():
 def test_a_damaged_part_ends_counting_and_moments_with_a_sentence(spark, tmp_path):
     write_workspace(tmp_path, {"web": make_corpus(60, concepts=10)}, rows_per_part=20)
     for table, work in {
-        "pairs": lambda manifest: count_concepts(spark, manifest, 2, 1, 100),
+        "pairs": lambda manifest: count_concepts(spark, manifest, manifest, 1, 100),
         "image_embeddings": lambda manifest: image_moments(spark, manifest),
     }.items():
         manifest = tables.read_manifest(str(tmp_path), table)
