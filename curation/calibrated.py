@@ -73,22 +73,23 @@ def calibrated_scores(
     rows: np.ndarray,
     similarities: np.ndarray,
     anchor_cosines: np.ndarray,
+    chances: np.ndarray,
     weights: Weights,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score and r of every candidate, both float64 (m,).
+) -> np.ndarray:
+    """Score of every candidate, float64 (m,).
 
     Args:
         found: m candidates.
         anchors: (B, d) float32. rows, similarities: (B, L), of the neighbours.
         anchor_cosines: float64 (m,), s(t, x_i) of the candidates.
+        chances: float64 (m,), r of the candidates.
     """
-    chances = probe.chances(anchors, found.anchors, found.concepts)
     centred = centred_similarities(index, probe.mean, anchors, rows, similarities)
     shares = _shares(found, rows >= 0, centred, weights.vote_temperature)
     named = np.log((1 - weights.probe) * shares + weights.probe * chances + FLOOR)
     seen = weights.z * _log_likelihood_ratio(index, found.concepts, anchor_cosines)
     seen += weights.cosine * anchor_cosines
-    return EXPECTED * named + _of_captions(probe, found.concepts) + seen, chances
+    return EXPECTED * named + _of_captions(probe, found.concepts) + seen
 
 
 def _of_captions(probe: Probe, concepts: np.ndarray) -> np.ndarray:

@@ -29,8 +29,9 @@ from curation.calibrated import Weights, calibrated_scores
 from curation.candidates import Candidates, neighbours_concepts, with_proposals
 from curation.csr import Csr, ragged_slots
 from curation.index.folder import OpenIndex
+from curation.index.lists import best_first
 from curation.probe import Probe
-from curation.products import row_products
+from curation.products import products_of_sorted, row_products
 
 __all__ = ["RANKINGS", "Ranked", "rank"]
 
@@ -105,15 +106,19 @@ def rank(
     if ranking == "calibrated":
         probe = _checked(probe, index)
         if proposals:
-            found = with_proposals(found, probe, anchor_embeddings, proposals)
-    cosines = row_products(anchor_embeddings, found.anchors, index.concept_embeddings, found.concepts)
-    cosines = cosines.astype(np.float64)
-    if ranking == "calibrated" and probe is not None:
-        scores, chances = calibrated_scores(
-            index, probe, found, anchor_embeddings, rows, similarities, cosines, weights or Weights()
+            found, linear = with_proposals(found, probe, anchor_embeddings, proposals)
+        else:
+            linear = products_of_sorted(anchor_embeddings, found.anchors, probe.weights, found.concepts)
+        chances = probe.chances_of(linear, found.concepts)
+        cosines = products_of_sorted(
+            anchor_embeddings, found.anchors, index.concept_embeddings, found.concepts
+        ).astype(np.float64)
+        scores = calibrated_scores(
+            index, probe, found, anchor_embeddings, rows, similarities, cosines, chances, weights or Weights()
         )
     else:
-        scores, chances = _paper(found, cosines), np.zeros(len(cosines))
+        cosines = row_products(anchor_embeddings, found.anchors, index.concept_embeddings, found.concepts)
+        scores, chances = _paper(found, cosines.astype(np.float64)), np.zeros(len(cosines))
     return _sorted_by_score(found, scores.astype(np.float32), chances.astype(np.float32), len(rows))
 
 
@@ -145,7 +150,7 @@ def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 def _sorted_by_score(found: Candidates, scores: np.ndarray, chances: np.ndarray, batch: int) -> Ranked:
     """Within each anchor by descending score; candidates are already in order of concept id."""
-    order = np.lexsort((-scores, found.anchors))
+    order = best_first(found.anchors, scores, np.arange(len(scores)))
     offsets = np.zeros(batch + 1, np.int64)
     np.cumsum(np.bincount(found.anchors, minlength=batch), out=offsets[1:])
     return Ranked(

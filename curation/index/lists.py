@@ -196,8 +196,11 @@ def best_first(queries: np.ndarray, similarities: np.ndarray, rows: np.ndarray) 
     codes = (queries.astype(np.uint64) << np.uint64(32)) | ~rising
     order = np.argsort(codes)
     ordered = codes[order]
-    if (ordered[1:] == ordered[:-1]).any():
-        order = np.lexsort((rows, codes))
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if len(same):  # what is equal lies side by side: the rows put it in order
+        equal = np.union1d(same, same + 1)
+        found = order[equal]
+        order[equal] = found[np.lexsort((rows[found], codes[found]))]
     return order
 
 

@@ -66,8 +66,11 @@ class Probe:
         Args:
             embeddings: (B, d) float32, rows L2-normalised. rows, concepts: int (m,).
         """
-        linear = row_products(embeddings, rows, self.weights, concepts).astype(np.float64)
-        return np.maximum(linear + self.biases[concepts], 0.0)
+        return self.chances_of(row_products(embeddings, rows, self.weights, concepts), concepts)
+
+    def chances_of(self, products: np.ndarray, concepts: np.ndarray) -> np.ndarray:
+        """The same from w . x of each, float32 (m,)."""
+        return np.maximum(products.astype(np.float64) + self.biases[concepts], 0.0)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Synthetic tables of 10,000, 100,000 and (``--rows``) more pairs go through the real jobs mine_concepts, build_index
 and build_archives (the paper's ranking, which needs no probe) on local Spark, each size in a process of its own:
-vectors as ``clip_like`` makes them, and photos' captions (``real-clip/pairs.jsonl``, without it made-up ones). While
+vectors as ``clip_like`` makes them, and halves of photos' captions (``real-clip/pairs.jsonl``, without it made-up
+ones) put together at random. While
 archives are built, the processes' memory maps are read: pages of the index that are resident, counted once however
 many processes share them (proportional set size), over the index' size: one copy or less, whatever the number of
 workers. ``--more N`` then adds N pairs and builds again what they need: what a new shard costs beside a large corpus.
@@ -64,7 +65,8 @@ def write_corpus(workspace: Path, rows: int, asked: int, grown_from: int = 0) ->
         name = f"{corpus}/{number:05d}-000"
         keys = pa.array([f"{corpus}/{number:05d}/{row:06d}" for row in range(count)])
         vectors = clip_like(count, seed=number)
-        told = pa.array([captions[row] for row in random.integers(len(captions), size=count)])
+        halves = random.integers(len(captions), size=(count, 2))
+        told = pa.array([_spliced(captions[first], captions[second]) for first, second in halves])
         parts = {
             "pairs": pa.table({"key": keys, "caption": told}),
             "image_embeddings": pa.table(
@@ -76,6 +78,12 @@ def write_corpus(workspace: Path, rows: int, asked: int, grown_from: int = 0) ->
             records[table].append(_record(name, count) if there else _write(workspace, table, name, part))
     for table, units in records.items():
         _finish(workspace, table, units, grown=grown_from > 0)
+
+
+def _spliced(first: str, second: str) -> str:
+    """The first half of one caption and the second of another: hardly any comes twice, as on the web."""
+    begin, end = first.split(), second.split()
+    return " ".join([*begin[: len(begin) // 2], *end[len(end) // 2 :]])
 
 
 def _captions() -> list[str]:
