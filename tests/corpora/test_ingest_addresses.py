@@ -145,7 +145,7 @@ def test_the_tasks_from_tar_to_training_set_on_a_store(store, tmp_path):
     held = _manifest(workspace, "archives", [record])
     shards = f"{workspace}/training_set_webdataset"
     units = [
-        Unit(u.name, u.rows, (*u.payload, ExportConfig(archive_length=2), 4, Forms(webdataset=shards)))
+        Unit(u.name, u.rows, (*u.payload, "", ExportConfig(archive_length=2), 4, Forms(webdataset=shards)))
         for u in units_of(held, [pairs])
     ]
     records = [export_unit(u, f"{workspace}/training_set", "recipe") for u in units]
