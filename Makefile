@@ -19,8 +19,8 @@ demo: setup ## set up, then everything on generated scenes: curate, train, evalu
 	@python -m demo $(ARGS)
 
 .PHONY: test
-test: setup lint ## set up, lint, and run all tests
-	@python -m pytest -q $(ARGS)
+test: setup lint ## set up, lint, and run all tests, on two cores side by side where there are two and 12 GB
+	@python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 ##@ Set-up
 .PHONY: setup

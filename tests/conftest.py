@@ -18,6 +18,12 @@ import pytest
 import models  # noqa: F401  (declares torchvision's operators before anything imports it)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `make test`: each has a Spark of its own and starts others, so that two are what two cores and 12 GB bear."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return 2 if len(os.sched_getaffinity(0)) > 1 and memory >= 12 << 30 else 0
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
     """A real Spark session with two task slots, shared by all tests of a run."""
