@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -91,7 +92,11 @@ def test_truncated_files_say_so(model, tmp_path, share):
         load_model(path)
 
 
-@pytest.mark.parametrize("content", [b"hello", b"\x80\x02}q\x00.", b"{}", os.urandom(3000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"hello", b"\x80\x02}q\x00.", b"{}", random.Random(0).randbytes(3000)],
+    ids=["words", "a pickle", "JSON", "noise"],
+)
 def test_other_files_are_one_error(tmp_path, content):
     path = tmp_path / "other.pt"
     path.write_bytes(content)
