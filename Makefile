@@ -1,6 +1,8 @@
 # `make help` lists every target.
 SHELL := /bin/bash
 VENV ?= .venv
+# The packages of VENV; requirements-modern.txt is the other one.
+LOCK ?= requirements.txt
 CONFIG ?= configs/demo.yaml
 ARGS ?=
 BIN := $(CURDIR)/$(VENV)/bin
@@ -25,7 +27,7 @@ test: setup lint ## set up, lint, and run all tests, on two cores side by side w
 ##@ Set-up
 .PHONY: setup
 setup: ## virtual environment from the lock; seconds when nothing changed
-	@VENV=$(VENV) scripts/setup.sh
+	@VENV=$(VENV) LOCK=$(LOCK) scripts/setup.sh
 
 .PHONY: lint
 lint: setup ## ruff check, ruff format --check, and what each room may import
@@ -91,10 +93,14 @@ soak: setup ## archives while executors are killed at random (ARGS="--minutes 30
 	@python -m tests.faults.soak $(ARGS)
 
 ##@ For developers
-.PHONY: bench quality experiment demo-clip demo-groupvit format test-readers
+.PHONY: bench quality experiment demo-clip demo-groupvit format test-modern test-readers
 BENCHES := task groupvit reader decode evaluation embed archives search peer_index extraction quality ingest
 bench: setup ## the benchmarks one after another into benchmarks.json (BENCHES="groupvit reader"; scale takes an hour)
 	@for name in $(BENCHES); do echo; echo "== bench_$$name"; python -m tests.benchmarks.bench_$$name $(ARGS) || exit 1; done
+MODERN := configs storage corpora curation models evaluation spark_jobs training
+test-modern: ## the tests of all that needs neither Petastorm nor Horovod, with today's packages (.venv-modern)
+	@VENV=.venv-modern LOCK=requirements-modern.txt scripts/setup.sh
+	@PATH="$(CURDIR)/.venv-modern/bin:$$PATH" PYSPARK_PYTHON=$(CURDIR)/.venv-modern/bin/python python -m pytest -q $(MODERN:%=tests/%) $(ARGS)
 test-readers: setup ## tables and exports read by Hugging Face datasets, in an environment of its own (.venv-readers)
 	@[ -x .venv-readers/bin/python ] || { $(BIN)/python -m venv .venv-readers && .venv-readers/bin/pip install -q datasets==5.2.0 pillow; }
 	@python -m pytest -q tests/spark_jobs/test_publish.py tests/spark_jobs/exporting $(ARGS)

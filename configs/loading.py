@@ -36,7 +36,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "train.negatives": ("all", "same-concept", "archive"),
     "train.match": ("pooled", "segments", "both", "compete"),
     "train.augment": ("recipe", "light", "none"),
-    "train.reader": ("petastorm", "arrow"),
+    "train.reader": ("auto", "petastorm", "arrow"),
     "train.bad_images": ("replace", "stop"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.precision": ("auto", "fp32", "bf16"),

@@ -64,7 +64,10 @@ class TrainConfig:
     weight_decay: float = option(0.05, "AdamW's, except for biases and one-dimensional weights")
     clip_norm: float = option(5.0, "largest norm of the gradient; 0: no clipping")
     seed: int = option(0, "of initial weights, order, augmentation, texts and noise")
-    reader: str = option("petastorm", "petastorm | arrow (pyarrow.dataset, where Petastorm cannot be had)")
+    reader: str = option(
+        "auto",
+        "auto (Petastorm where it is installed, else arrow) | petastorm | arrow (pyarrow.dataset; the same rows)",
+    )
     shuffle_groups: int = option(16, "row groups whose rows are shuffled together; more costs memory")
     workers: int = option(-1, "decoding processes a training process; -1: its share of the cores, 0: none")
     prefetch: int = option(4, "batches prepared ahead")

@@ -109,7 +109,7 @@ def iterate_batches(
     for address in manifest.files:
         filesystem, path = resolve(address)
         with filesystem.open_input_file(path) as source:
-            yield from pq.ParquetFile(source).iter_batches(batch_size=rows, columns=columns)
+            yield from pq.ParquetFile(source, pre_buffer=False).iter_batches(batch_size=rows, columns=columns)
 
 
 def read_rejects(manifest: Manifest) -> pa.Table | None:

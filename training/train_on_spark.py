@@ -28,9 +28,15 @@ def run_on_spark(config: CocuConfig, processes: int = 0) -> dict[str, Any]:
     """Train with ``processes`` processes (0: as many as the application has task slots); returns rank 0's summary.
 
     Raises:
-        UserError: the training failed in an executor, with the error that it gave.
+        UserError: Horovod is not installed here, or the training failed in an executor, with the error that it gave.
     """
-    import horovod.spark
+    try:
+        import horovod.spark
+    except ImportError as error:
+        raise UserError(
+            f"training inside Spark needs Horovod, which does not load here ({error}); install the extra 'horovod', or "
+            "train in one process by python -m training.train"
+        ) from None
     from pyspark import SparkContext
 
     from spark_jobs.engine.session import open_session, task_slots

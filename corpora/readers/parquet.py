@@ -34,7 +34,8 @@ def read_parquet(shard: Shard, limits: IngestConfig) -> Iterator[Sample]:
     """
     filesystem, path = resolve(shard.address)
     with filesystem.open_input_file(path) as source:
-        file = pq.ParquetFile(source, buffer_size=_BUFFER)  # else a row group's columns are held whole
+        # Else a row group's columns are held whole; pyarrow 14 buffers nothing ahead, newer ones do unless told.
+        file = pq.ParquetFile(source, buffer_size=_BUFFER, pre_buffer=False)
         columns = _columns(file.schema_arrow, shard.options)
         if isinstance(columns, Problem):
             yield Sample("", problem=columns)

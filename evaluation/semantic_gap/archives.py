@@ -62,7 +62,7 @@ def _batches(address: str) -> Iterator[pa.RecordBatch]:
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"archives {path}: not a whole Parquet file ({str(error)[:100]}); name another"

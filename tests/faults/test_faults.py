@@ -11,6 +11,7 @@ from configs.loading import load_config
 from storage import tables
 from tests import harness
 from tests.faults import broken, calm, kills, mismatch, poison, soak, storage
+from tests.harness.installed import need
 
 pytestmark = pytest.mark.slow
 EMBED = ("pairs", "image_embeddings")
@@ -113,7 +114,9 @@ def test_spark_jobs_run_nothing_of_a_pickled_petastorm_schema(spark, corpus, tmp
 
 def test_the_poisoned_training_set_would_run_code_through_petastorm(tmp_path):
     """Else the test above, and the training reader's, could not fail."""
-    petastorm = pytest.importorskip("petastorm")
+    need("petastorm")
+    import petastorm
+
     marker = tmp_path / "ran"
     folder = poison.write_poisoned_training_set(tmp_path / "set", marker)
     try:

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pyarrow as pa
 import pytest
 import torch
@@ -68,6 +67,8 @@ def _write_pairs(folder, images, size=10, name="web"):
 
 def _direct(clip_config, images):
     """open_clip's own preprocessing and forward pass, one image at a time, float64 and of length 1."""
+    import open_clip  # not above: a Spark worker imports this module, and torchvision wants `models` before it
+
     name = load_clip(clip_config) and clip_config.name.rpartition("/")[2].removesuffix(".json")
     model, _, transform = open_clip.create_model_and_transforms(name, pretrained=clip_config.pretrained)
     model.eval()

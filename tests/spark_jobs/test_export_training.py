@@ -23,6 +23,7 @@ from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, UnitRecord
 from tests.corpora.ingest_inputs import jpeg
+from tests.harness.installed import needs
 
 ARCHIVES = pa.schema(
     [
@@ -152,6 +153,7 @@ def test_a_part_without_rows(tmp_path):
     assert table.schema.field("archive_concepts").metadata[b"length"] == b"4"
 
 
+@needs("petastorm")
 def test_petastorm_reads_every_row_once(tmp_path):
     from petastorm import make_batch_reader
 
@@ -182,6 +184,7 @@ def test_petastorm_reads_every_row_once(tmp_path):
         assert clusters == (archive["clusters"] + [-1] * LENGTH)[:LENGTH]
 
 
+@needs("petastorm")
 def test_petastorm_shares_the_row_groups_among_ranks(tmp_path):
     from petastorm import make_batch_reader
 

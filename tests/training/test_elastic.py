@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.harness.installed import needs
 from tests.training.launch import PROGRAMS, ROOT, TINY, environment
 from tests.training.synthetic import write_training_set
 
+pytestmark = needs("horovod")
 ROWS = [50, 70, 33, 60]
 EPOCHS, COMMIT = 16, 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -12,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import UserError
+from tests.harness.installed import installed, need, needs
 from tests.training.synthetic import write_training_set
 from training.feed.plan import EpochPlan
-from training.feed.readers import READERS, read_groups
+from training.feed.readers import READERS as NAMES
+from training.feed.readers import chosen, read_groups
 from training.feed.stream import rank_tables
 from training.feed.training_set import RowGroup, TrainingSet, open_training_set
 
+READERS = [pytest.param(name, marks=needs("petastorm") if name == "petastorm" else ()) for name in NAMES]
 FILES = [50, 70, 33, 1]  # row groups of 16 do not divide any of them
 
 
@@ -62,6 +66,7 @@ def test_going_on_in_the_middle_gives_the_rest(data: TrainingSet, reader: str) -
         assert rest == whole[skip:]
 
 
+@needs("petastorm")
 def test_petastorm_ending_too_early_loses_nothing(data: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pool can see "all handed out" before the first item was: here it does so before every single result."""
     from petastorm.workers_pool import EmptyResultError
@@ -80,6 +85,7 @@ def test_petastorm_ending_too_early_loses_nothing(data: TrainingSet, monkeypatch
     assert len(calls) >= 2 * len(data.groups)
 
 
+@needs("petastorm")
 def test_petastorms_race_loses_nothing(data: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """The race of Petastorm 0.13.1 as its own code has it, forced into its worst order every time.
 
@@ -184,6 +190,7 @@ def test_a_pickled_petastorm_schema_is_refused_and_runs_nothing(tmp_path: Path) 
     with pytest.raises(UserError, match=r"_common_metadata: carries a pickled Petastorm schema"):
         open_training_set(str(tmp_path))
     assert not marker.exists()
+    need("petastorm")
     # The crafted file is a real danger: Petastorm runs it when it is given the folder.
     from petastorm import make_batch_reader
 
@@ -201,7 +208,25 @@ def test_a_pickled_petastorm_schema_is_refused_and_runs_nothing(tmp_path: Path) 
     assert not marker.exists()
 
 
+@needs("petastorm")
 def test_an_address_that_petastorm_cannot_open_names_the_other_reader(data: TrainingSet) -> None:
     away = [RowGroup("s3a://bucket" + data.groups[0].file, 0, 16)]
     with pytest.raises(UserError, match=r"s3a://.*train\.reader=arrow"):
         next(read_groups("petastorm", away))
+
+
+def test_auto_is_petastorm_where_it_is_installed(data: TrainingSet) -> None:
+    assert chosen("auto") == ("petastorm" if installed("petastorm") else "arrow")
+    assert keys_of(read_groups("auto", data.groups)) == keys_of(read_groups("arrow", data.groups))
+
+
+def test_without_petastorm_auto_is_arrow_and_petastorm_is_refused(
+    data: TrainingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "petastorm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "petastorm", None)  # Python's own way of saying: not to be had
+    assert chosen("auto") == "arrow"
+    assert len(keys_of(read_groups("auto", data.groups))) == sum(FILES)
+    with pytest.raises(UserError, match=r"train\.reader=petastorm: .*extra 'train'.*train\.reader=arrow"):
+        next(read_groups("petastorm", data.groups))
