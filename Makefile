@@ -38,12 +38,14 @@ package: setup ## dist/environment.tar.gz and dist/cocu.zip, for spark-submit --
 	@scripts/package.sh
 
 ##@ The steps (CONFIG=configs/demo.yaml, ARGS="key=value ...")
-JOBS := ingest embed_images select_pairs mine_concepts fit_probe build_index build_archives export_training report
+JOBS := ingest embed_images find_duplicates select_pairs mine_concepts fit_probe build_index build_archives export_training report
 .PHONY: $(subst _,-,$(JOBS)) import-embeddings curate
 ingest: setup ## shards -> pairs, rejects
 	@$(SUBMIT) spark_jobs/ingest.py --config $(CONFIG) $(ARGS)
 embed-images: setup ## pairs -> image_embeddings
 	@$(SUBMIT) spark_jobs/embed_images.py --config $(CONFIG) $(ARGS)
+find-duplicates: setup ## image_embeddings -> duplicates: groups of near-duplicate images (ARGS="filters.duplicates=one": keep one of each)
+	@$(SUBMIT) spark_jobs/find_duplicates.py --config $(CONFIG) $(ARGS)
 select-pairs: setup ## filters (ARGS="filters.min_score=0.28 ...") -> selection, which the steps after it obey
 	@$(SUBMIT) spark_jobs/select_pairs.py --config $(CONFIG) $(ARGS)
 mine-concepts: setup ## captions -> concepts, pair_concepts

@@ -24,6 +24,7 @@ __all__ = ["describe_options", "load_config", "to_plain"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "clip.precision": ("auto", "fp32", "bf16", "fp16"),
+    "filters.duplicates": ("keep", "one"),
     "concepts.merge": ("none", "synonyms"),
     "index.kind": ("auto", "flat", "ivf"),
     "archives.ranking": ("calibrated", "paper", "compat"),
@@ -241,6 +242,7 @@ def _check_values(config: CocuConfig, where: str) -> None:
         raise UserError(
             f"{where}: index.target_recall is a share between 0 and 1, found {config.index.target_recall}"
         )
+    _check_similarity(where, "duplicates.similarity", config.duplicates.similarity)
     _check_archives(config.archives, where)
     _check_validation(config.train, where)
     if "{}" not in config.clip.prompt:
@@ -276,9 +278,20 @@ def _check_archives(options: ArchivesConfig, where: str) -> None:
             f"{where}: archives.candidates=vocabulary needs archives.ranking=calibrated, whose probe knows all "
             f"concepts, and it is {options.ranking}; write archives.candidates=neighbours"
         )
+    similarity = options.duplicate_similarity
+    if similarity is not None:
+        _check_similarity(where, "archives.duplicate_similarity", similarity, " (or null: copies count each)")
     if not 0 <= options.probe_weight <= 1:
         raise UserError(
             f"{where}: archives.probe_weight is a share between 0 and 1, found {options.probe_weight}"
+        )
+
+
+def _check_similarity(where: str, key: str, value: float, otherwise: str = "") -> None:
+    """Vectors are stored in half precision, so that an exact copy's cosine is 1 within some ten-thousandths."""
+    if not 0 < value <= 0.999:
+        raise UserError(
+            f"{where}: {key} is a cosine above 0 and up to 0.999, found {value}; write for example 0.96{otherwise}"
         )
 
 

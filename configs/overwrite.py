@@ -11,6 +11,7 @@ __all__ = ["TABLES", "check_overwrite", "may_replace", "must_rebuild"]
 TABLES = (
     "pairs",
     "image_embeddings",
+    "duplicates",
     "selection",
     "concepts",
     "pair_concepts",

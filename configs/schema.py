@@ -19,6 +19,7 @@ __all__ = [
     "CocuConfig",
     "ConceptsConfig",
     "CorpusConfig",
+    "DuplicatesConfig",
     "EmbedConfig",
     "ExportConfig",
     "FilterConfig",
@@ -121,17 +122,40 @@ class FilterConfig:
         [], "lists of what stays: DataComp's .npy of uids, or Parquet with a column uid; empty: any"
     )
     uid_column: str = _option("uid", "column of pairs with the uid (see ingest.columns)")
+    duplicates: str = _option(
+        "keep", "keep | one: of each group of near-duplicate images (see find_duplicates) only one stays"
+    )
     show: bool = _option(False, "only print what each filter would remove")
 
     @property
     def active(self) -> bool:
         """Whether any filter is set."""
+        return self.pairwise or self.one_of_each
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether any filter is set that looks at one pair alone."""
         return self.min_score > -1 or bool(self.min_side or self.max_aspect or self.languages or self.uids)
 
     @property
+    def one_of_each(self) -> bool:
+        """Whether one of each group of near-duplicates is kept."""
+        return self.duplicates == "one"
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """What decides which pairs are selected."""
-        return {name: value for name, value in vars(self).items() if name != "show"}
+        """What decides which pairs are selected; selections of before there was `duplicates` stay what they are."""
+        unused = ("show",) if self.one_of_each else ("show", "duplicates")
+        return {name: value for name, value in vars(self).items() if name not in unused}
+
+
+@dataclass
+class DuplicatesConfig:
+    """Groups of near-duplicate images (see find_duplicates, filters.duplicates)."""
+
+    similarity: float = _option(
+        0.96, "images whose embeddings have a cosine above this are copies; copies of copies are of one group"
+    )
 
 
 @dataclass
@@ -184,6 +208,10 @@ class ArchivesConfig:
         "whole vocabulary) | auto: vocabulary for calibrated",
     )
     include_anchor: bool = _option(False, "let an image retrieve itself (the released code does)")
+    duplicate_similarity: float | None = _option(
+        None,
+        "neighbours of which one is a copy of another (their cosine is above this, e.g. 0.96) count once; null: each counts",
+    )
     z_weight: float = _option(
         0.4, "calibrated: weight of what CLIP says of the image against the neighbours' votes"
     )
@@ -210,6 +238,11 @@ class ArchivesConfig:
         if self.neighbours == "auto":
             return 128 if self.ranking == "calibrated" else 8
         return int(self.neighbours)
+
+    @property
+    def searched(self) -> int:
+        """Neighbours that are looked for: twice ``retrieved`` where copies among them count once."""
+        return self.retrieved * (1 if self.duplicate_similarity is None else 2)
 
     @property
     def proposals(self) -> int:
@@ -298,6 +331,7 @@ class CocuConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     embed: EmbedConfig = field(default_factory=EmbedConfig)
     filters: FilterConfig = field(default_factory=FilterConfig)
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     concepts: ConceptsConfig = field(default_factory=ConceptsConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     archives: ArchivesConfig = field(default_factory=ArchivesConfig)

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     LONG_IMAGE = "long_image"
     OTHER_LANGUAGE = "other_language"
     NOT_LISTED = "not_listed"
+    DUPLICATE_IMAGE = "duplicate_image"
     UNIT_FAILED = "unit_failed"
 
 
@@ -66,5 +67,6 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.LONG_IMAGE: "the long side is more than filters.max_aspect times the short one",
     Reason.OTHER_LANGUAGE: "the caption is in none of filters.languages",
     Reason.NOT_LISTED: "the pair's uid is in none of filters.uids",
+    Reason.DUPLICATE_IMAGE: "a near-duplicate of another pair's image, which stands for both (filters.duplicates=one)",
     Reason.UNIT_FAILED: "its unit failed, and spark.max_failed_units let the table do without (the manifest says why)",
 }

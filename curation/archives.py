@@ -11,6 +11,7 @@ from configs.schema import ArchivesConfig
 from curation.calibrated import Weights
 from curation.clusters import cluster_archives, own_clusters
 from curation.csr import Csr
+from curation.index.distinct import distinct
 from curation.index.folder import OpenIndex
 from curation.index.search import Neighbours, search
 from curation.probe import Probe
@@ -19,6 +20,9 @@ from curation.ranking import Ranked, rank
 __all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives", "neighbours_of"]
 
 _NEIGHBOURS_KEPT, _VOTERS_KEPT = 32, 3  # in the table: with L = 128 all of them would be most of it
+_DEEPEST = (
+    16  # times L: among so many neighbours L distinct ones are looked for, where twice L do not hold them
+)
 
 ARCHIVE_SCHEMA = pa.schema(
     {
@@ -62,13 +66,17 @@ def build_archives(
         caption_ids: concept ids of the pairs' own captions; None: nothing is marked.
         threads: OpenMP threads of FAISS.
         probe: what ``calibrated`` needs.
-        found: from ``neighbours_of``, if they were searched for before.
+        found: from ``neighbours_of``, if they were searched for before; where copies count once, all splits of
+            the index must be open then.
 
     Raises:
         UserError: a wrong option, or embeddings of another dimension than the index.
     """
     names = _one_array(keys)
-    rows, similarities = found or neighbours_of(names, embeddings, index, options, threads)
+    found = found or neighbours_of(names, embeddings, index, options, threads)
+    if options.duplicate_similarity is not None:
+        found = _without_copies(found, names, embeddings, index, options, threads)
+    rows, similarities = found
     batches = [
         archives_of_neighbours(
             names[part],
@@ -116,11 +124,42 @@ def neighbours_of(
     index: OpenIndex,
     options: ArchivesConfig,
     threads: int | None = None,
+    depth: int = 0,
 ) -> Neighbours:
-    """Rows and similarities of the pairs' neighbours in the index, or in the splits of it that are open."""
+    """Rows and similarities of the pairs' neighbours in the index, or in the splits of it that are open.
+
+    Args:
+        depth: how many; 0: ``options.searched``, of which copies are not taken out yet.
+    """
     own_is_neighbour = options.include_anchor or options.ranking == "compat"
     excluded = None if own_is_neighbour else _one_array(keys)
-    return search(index, embeddings, options.retrieved, excluded, threads)
+    return search(index, embeddings, depth or options.searched, excluded, threads)
+
+
+def _without_copies(
+    found: Neighbours,
+    keys: pa.Array,
+    embeddings: np.ndarray,
+    index: OpenIndex,
+    options: ArchivesConfig,
+    threads: int | None,
+) -> Neighbours:
+    """The L nearest of which none is another's copy; who has too many copies near is searched for once more, deeper.
+
+    What is kept of the first neighbours is what would be kept of more, so that the result is that of the deep search
+    for everyone.
+    """
+    wanted, similarity = options.retrieved, options.duplicate_similarity
+    assert similarity is not None
+    rows, similarities = distinct(index, found, similarity, wanted)
+    short = np.flatnonzero((rows[:, -1] < 0) & (found[0][:, -1] >= 0))
+    for part in _slices(len(short), max(1, options.batch_size)):
+        some = short[part]
+        deeper = neighbours_of(
+            keys.take(pa.array(some)), embeddings[some], index, options, threads, _DEEPEST * wanted
+        )
+        rows[some], similarities[some] = distinct(index, deeper, similarity, wanted)
+    return rows, similarities
 
 
 def _to_batch(

@@ -47,7 +47,8 @@ For each image the archives.neighbours most similar images of the index are foun
 captions ranked (archives.ranking: calibrated | paper | compat), and the best archives.top kept with scores
 and clusters. calibrated also ranks what the probe finds in the whole vocabulary (archives.candidates); the
 other two need no probe. archives.corpora limits which corpora are curated; index.corpora (build_index) which
-are searched. archives.device=gpu insists on the GPU, auto uses one where faiss-gpu and the card allow it."""
+are searched. archives.duplicate_similarity lets near-duplicates among an image's neighbours count once.
+archives.device=gpu insists on the GPU, auto uses one where faiss-gpu and the card allow it."""
 
 _NOT_CONTENT = ("batch_size", "device", "refresh")
 _CALIBRATED_ONLY = ("candidates", "z_weight", "cosine_weight", "vote_temperature", "probe_weight")
@@ -129,6 +130,8 @@ def _settings(options: ArchivesConfig) -> dict[str, Any]:
     for name in (*_NOT_CONTENT, *unused):
         settings.pop(name)
     settings["neighbours"] = options.retrieved
+    if options.duplicate_similarity is None:  # archives of before there was this option stay what they are
+        settings.pop("duplicate_similarity")
     if "candidates" in settings:
         settings["candidates"] = "vocabulary" if options.proposals else "neighbours"
     return settings

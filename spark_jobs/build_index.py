@@ -16,17 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pyspark import Broadcast
 from pyspark.sql import SparkSession
 
-from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.index import IndexSpec, SearchQuality
 from spark_jobs.engine.commits import build_table, only_units_differ
 from spark_jobs.engine.folders import FolderJob, build_folder, inputs_grew, write_folder
-from spark_jobs.engine.index_inputs import read_concepts, read_vectors
+from spark_jobs.engine.index_inputs import read_concepts
 from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import units_of
@@ -41,6 +39,7 @@ from spark_jobs.indexing.segments import (
     place_rows,
     segments_of,
 )
+from spark_jobs.indexing.training import spec_of, trained_on_sample
 from spark_jobs.planning import plan_text
 from storage import tables
 from storage.addresses import join
@@ -130,11 +129,7 @@ def _build(
 ) -> tuple[str, dict[str, Any]]:
     """Decide, train, write segments in parallel, join: where the index is, relative to `index/`, and its index.json."""
     concepts = tables.read_manifest(config.workspace, "concepts")
-    options = config.index
-    rows = sum(unit.rows for unit in units)
-    spec = faiss_index.choose_index(
-        rows, _dimension(units), options.memory_gb, options.kind, options.nlist, options.train_rows
-    )
+    spec = spec_of(config, [unit.payload[0] for unit in units], sum(unit.rows for unit in units))
     before = tables.find_manifest(config.workspace, "index")
     grown = before is not None and before.recipe != job.recipe and inputs_grew(before, job)
     spec, kept, trained_for = _trained(session, config, units, spec, job.recipe, before if grown else None)
@@ -201,12 +196,6 @@ def _say_quality(quality: SearchQuality, config: CocuConfig) -> None:
         )
 
 
-def _dimension(units: Sequence[Unit]) -> int:
-    if not units:
-        raise UserError("there is nothing to index: image_embeddings has no rows of index.corpora")
-    return tables.read_schema(units[0].payload[0]).field("embedding").type.byte_width // 2
-
-
 def _trained(
     session: SparkSession,
     config: CocuConfig,
@@ -228,31 +217,9 @@ def _trained(
     address = join(config.workspace, "index", "_parts", "trained", f"{recipe}.npy")
     centres = read_small(address)
     if centres is None:
-        centres = _train(session, config, units, spec)
+        centres = trained_on_sample(session, config, [unit.payload[0] for unit in units], spec)
         write_atomically(address, centres)
     return spec, centres, spec.rows
-
-
-def _train(session: SparkSession, config: CocuConfig, units: Sequence[Unit], spec: IndexSpec) -> bytes:
-    """Train on a sample, in one task: the sample is too much for a driver."""
-    addresses = [unit.payload[0] for unit in units]
-    order = np.random.default_rng(0).permutation(len(addresses))
-    wanted = config.index.train_rows or spec.sample_rows
-
-    def work(_unit: Unit) -> bytes:
-        sample: list[np.ndarray] = []
-        if spec.kind != "flat":
-            # A few hundred parts at random hold a fair sample; rows within a part at random as well.
-            some = order[: max(400, wanted // 600)]
-            share = -(-wanted // len(some))
-            for number in some:
-                vectors = read_vectors(addresses[number])
-                rows = np.random.default_rng(int(number)).permutation(len(vectors))[:share]
-                sample.append(vectors[np.sort(rows)])
-        joined = np.concatenate(sample) if sample else np.zeros((0, spec.d), np.float16)
-        return faiss_index.train(joined, spec)
-
-    return map_units(session, [Unit("train", 0)], work)[0]
 
 
 def _join(

@@ -16,6 +16,7 @@ from spark_jobs import (
     build_index,
     embed_images,
     export_training,
+    find_duplicates,
     fit_probe,
     import_embeddings,
     ingest,
@@ -36,7 +37,18 @@ export_training, report. What is complete already is skipped; what was begun goe
 Corpora with format: embeddings enter by import_embeddings and leave as archives (they have no images to
 train on). All options of all jobs may be given."""
 
-_SECTIONS = ["ingest", "clip", "embed", "filters", "concepts", "index", "archives", "export", "report"]
+_SECTIONS = [
+    "ingest",
+    "clip",
+    "embed",
+    "duplicates",
+    "filters",
+    "concepts",
+    "index",
+    "archives",
+    "export",
+    "report",
+]
 
 
 def _imports_only(config: CocuConfig) -> bool:
@@ -64,6 +76,8 @@ def run(session: SparkSession, config: CocuConfig) -> dict[str, Any]:
     else:
         ingest.run(session, config)
         embed_images.run(session, config)
+    if config.filters.one_of_each:
+        find_duplicates.run(session, config)
     if config.filters.active:
         select_pairs.check(config)
         select_pairs.run(session, config)
@@ -95,6 +109,7 @@ def summarise(config: CocuConfig) -> dict[str, Any]:
     for name in (
         "pairs",
         "image_embeddings",
+        *(["duplicates"] if config.filters.one_of_each else []),
         *(["selection"] if config.filters.active else []),
         "concepts",
         "pair_concepts",
@@ -129,6 +144,7 @@ def plan(config: CocuConfig) -> str:
     first = [import_embeddings] if _imports_only(config) else [ingest, embed_images]
     probe = [fit_probe] if config.archives.ranking == "calibrated" else []
     last = [] if _imports_only(config) else [export_training]
+    first += [find_duplicates] if config.filters.one_of_each else []
     first += [select_pairs] if config.filters.active else []
     jobs = [*first, mine_concepts, *probe, build_index, build_archives, *last]
     return plan_text(config, "pipeline", [(job.__name__.rpartition(".")[2], job.planned) for job in jobs])

@@ -1,4 +1,8 @@
-"""Between jobs 2 and 3, if wanted: pairs, image_embeddings -> selection. Which pairs the later steps work on."""
+"""Between jobs 2 and 3, if wanted: pairs, image_embeddings -> selection. Which pairs the later steps work on.
+
+Filters look at one pair each, but for `filters.duplicates`: of a group of near-duplicates that pair stays which is the
+first in it that no other filter removes. So the others look at the groups' pairs before (`selecting/duplicates.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,23 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from configs.errors import UserError
 from configs.schema import CocuConfig
+from corpora.reasons import Reason
 from spark_jobs.engine.commits import build_table
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import RejectedRow, finish_unit, units_of
 from spark_jobs.engine.waves import map_units
 from spark_jobs.planning import plan_text
+from spark_jobs.selecting.duplicates import (
+    copies_and_chosen,
+    found_duplicates,
+    rows_of_keys,
+    with_chosen,
+    with_duplicates,
+)
 from spark_jobs.selecting.filters import check_filters, columns_of, removed_by
 from storage import tables
 from storage.selection import TABLE
@@ -33,7 +44,8 @@ Select pairs by filters: reads pairs and image_embeddings, writes selection (key
 The steps from mine_concepts on work on what is selected, as long as the configuration has these filters. Images and
 embeddings are neither copied nor computed again. The job prints what each filter removes, and what no other would;
 filters.show=true prints that and writes nothing.
-filters.min_score needs embed.text_score=true when images are embedded; filters.uids takes DataComp's lists.
+filters.min_score needs embed.text_score=true when images are embedded; filters.uids takes DataComp's lists;
+filters.duplicates=one keeps one of each group that find_duplicates found, which runs before.
 
 Example:
   spark-submit spark_jobs/select_pairs.py --config configs/cc3m.yaml workspace=/data/cocu \\
@@ -48,6 +60,8 @@ def check(config: CocuConfig) -> None:
     columns = [
         name for found in manifests if found.files for name in tables.read_schema(found.files[0]).names
     ]
+    if config.filters.one_of_each:
+        found_duplicates(config, manifests[1])
     short_side = manifests[0].settings.get("ingest", {}).get("short_side", config.ingest.short_side)
     check_filters(config.filters, short_side, columns)
 
@@ -56,16 +70,25 @@ def table_job(config: CocuConfig) -> TableJob:
     """What is to be built."""
     images = tables.read_manifest(config.workspace, "image_embeddings")
     pairs = tables.read_manifest(config.workspace, "pairs")
-    filters = config.filters
+    filters, duplicates = config.filters, None
     units = units_of(images, [pairs])
+    inputs, contents = [pairs, images], {unit.name: unit.content for unit in units}
+    if filters.one_of_each:
+        duplicates = found_duplicates(config, images)
+        inputs.append(duplicates)
+        # A pair that was added may stand for a group now: no unit stands.
+        contents = {name: f"{content} {duplicates.recipe}" for name, content in contents.items()}
     return TableJob(
         job="select_pairs",
         table=TABLE,
         settings={"filters": filters.settings},
-        inputs={"pairs": pairs.recipe, "image_embeddings": images.recipe},
-        units=[replace(unit, payload=(*unit.payload, filters)) for unit in units],
+        inputs={table.table: table.recipe for table in inputs},
+        units=[
+            replace(unit, payload=(*unit.payload, filters)) for unit in with_duplicates(units, duplicates)
+        ],
         common={"filters": filters.settings},
-        contents={unit.name: unit.content for unit in units},
+        contents=contents,
+        sources=inputs if filters.one_of_each else (),
         task=select_unit,
         rows_per_task=25_000,
         whole=True,
@@ -80,12 +103,14 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest | None:
         UserError: nothing is left.
     """
     job = table_job(config)
+    units = job.units
+    assert not callable(units)
     if not config.filters.show:
+        job.units, job.expected = lambda: with_chosen(session, units, config.filters), len(units)
         manifest = build_table(session, config, job)
         print(manifest.extra["text"], flush=True)
         return manifest
-    assert not callable(job.units)
-    lines = map_units(session, job.units, _count_unit)
+    lines = map_units(session, with_chosen(session, units, config.filters), _count_unit)
     print(table_of([json.loads(line) for line in lines]), flush=True)
     return None
 
@@ -117,21 +142,29 @@ def _count_unit(unit: Unit) -> str:
 
 def _looked_at(unit: Unit) -> tuple[pa.ChunkedArray, dict, dict]:
     """Keys of one part's embedded pairs, which of them each filter removes, and the counts of these."""
-    images_address, pairs_address, filters = unit.payload
+    images_address, pairs_address, members, filters = unit.payload
     pair_columns, image_columns = columns_of(filters)
     images = tables.read_file(images_address, image_columns)
-    pairs = tables.read_file(pairs_address, pair_columns)
-    if not images.column("key").equals(pairs.column("key")):  # those that could not be embedded
-        pairs = pairs.take(pc.index_in(images.column("key"), value_set=pairs.column("key").combine_chunks()))
-    removed = removed_by(filters, pairs, images)
-    together = np.sum(list(removed.values()), axis=0) if len(images) else np.zeros(0, int)
+    keys = images.column("key")
+    removed = {}
+    if filters.pairwise:
+        removed = removed_by(
+            filters, rows_of_keys(tables.read_file(pairs_address, pair_columns), keys), images
+        )
+    alone = {reason.value: int(gone.sum()) for reason, gone in removed.items()}
+    if members is not None:
+        left = ~np.any(list(removed.values()), axis=0) if removed else np.ones(len(keys), bool)
+        copies, chosen = copies_and_chosen(members, keys)
+        removed[Reason.DUPLICATE_IMAGE] = copies if chosen is None else left & ~chosen
+        alone[Reason.DUPLICATE_IMAGE.value] = int(copies.sum())
+    together = np.sum([np.zeros(len(keys), int), *removed.values()], axis=0)
     counts = {
         "rows": len(images),
         "kept": int((together == 0).sum()),
-        "alone": {reason.value: int(gone.sum()) for reason, gone in removed.items()},
+        "alone": alone,
         "only": {reason.value: int((gone & (together == 1)).sum()) for reason, gone in removed.items()},
     }
-    return images.column("key"), removed, counts
+    return keys, removed, counts
 
 
 def table_of(counts: Sequence[dict]) -> str:

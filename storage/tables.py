@@ -150,6 +150,7 @@ def remove_table(workspace: str, table: str) -> None:
 _BUILT_BY = {
     "pairs": "ingest",
     "image_embeddings": "embed_images",
+    "duplicates": "find_duplicates",
     "selection": "select_pairs",
     "concepts": "mine_concepts",
     "pair_concepts": "mine_concepts",

@@ -89,6 +89,7 @@ class OpenIndex:
     metadata: dict[str, Any]
     nprobe: int = 1
     _products: tuple[np.ndarray, np.ndarray] | None = field(default=None, repr=False)
+    _places: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def device(self) -> str:
@@ -113,6 +114,34 @@ class OpenIndex:
                 split.lists.put_products(vector, every)
             self._products = (np.array(vector), every)
         return self._products[1][rows]
+
+    def vectors_of(self, rows: np.ndarray) -> np.ndarray:
+        """The stored vectors of some rows, whose splits must be open; of -1 zeros.
+
+        Where each row is, 4 bytes a row of the index, is found when this is first asked for, and kept.
+
+        Args:
+            rows: int64, of any shape.
+
+        Returns:
+            float32 (*rows.shape, d).
+        """
+        if self._places is None:
+            self._places = np.full(self.rows, -1, np.int32 if self.rows < 2**31 else np.int64)
+            begin = 0
+            for segment in (segment for split in self.splits for segment in split.lists.segments):
+                self._places[segment.rows] = np.arange(begin, begin + len(segment.rows))
+                begin += len(segment.rows)
+        vectors = np.zeros((rows.size, self.d), np.float32)
+        flat = rows.ravel()
+        places = np.where(flat >= 0, self._places[np.maximum(flat, 0)], -1)
+        begin = 0
+        for split in self.splits:
+            here = np.flatnonzero((places >= begin) & (places < begin + len(split.lists)))
+            here = here[np.argsort(places[here])]  # in the order of the files
+            vectors[here] = split.lists.vectors_at(places[here] - begin)
+            begin += len(split.lists)
+        return vectors.reshape(*rows.shape, self.d)
 
 
 def open_index(folder: str | Path, check: str = "sizes", splits: list[int] | None = None) -> OpenIndex:

@@ -17,7 +17,7 @@ import numpy as np
 
 from curation.products import row_products
 
-__all__ = ["Candidates", "Lists", "Segment", "best_first", "scan_all", "scan_lists"]
+__all__ = ["Candidates", "Lists", "Segment", "best_first", "blocks", "by_list", "scan_all", "scan_lists"]
 
 MAX_TIES = 1024  # candidates kept of a query, should more than that tie with its last wanted one
 _TIE = 1e-5  # products closer than this may come in another order in a product of another shape
@@ -164,7 +164,7 @@ def scan_lists(lists: Lists, queries: np.ndarray, visits: np.ndarray, wanted: in
     found = _Found(queries, wanted)
     near = _first_visits(lists, visits, wanted)
     for chosen, first in ((visits[:, :near], True), (visits[:, near:], False)):
-        for number, asking in _by_list(chosen):
+        for number, asking in by_list(chosen):
             found.compare(lists, lists.pieces(number), asking, first)
         found.thin_out()
     return found.candidates()
@@ -222,7 +222,7 @@ class _Found:
         ``first``: little is known of the least similarity yet, so it is taken from these vectors.
         """
         step = max(_LEAST_ROWS, 8 * self.wanted, _PRODUCTS // max(1, len(asking)))
-        for block in _blocks(pieces, step):
+        for block in blocks(pieces, step):
             self._compare(lists, block, asking, first)
 
     def _compare(
@@ -299,7 +299,7 @@ def _first_visits(lists: Lists, visits: np.ndarray, wanted: int) -> int:
     return int(min(visits.shape[1], max(1, np.ceil(2 * wanted / max(mean, 1)))))
 
 
-def _blocks(pieces: Sequence[tuple[int, int]], step: int) -> Iterator[list[tuple[int, int]]]:
+def blocks(pieces: Sequence[tuple[int, int]], step: int) -> Iterator[list[tuple[int, int]]]:
     """The pieces joined to blocks of at most ``step`` places; a longer one is cut."""
     block: list[tuple[int, int]] = []
     room = step
@@ -315,7 +315,7 @@ def _blocks(pieces: Sequence[tuple[int, int]], step: int) -> Iterator[list[tuple
         yield block
 
 
-def _by_list(visits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def by_list(visits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Every list that is visited, with its queries in rising order."""
     flat = visits.ravel()
     order = np.argsort(flat, kind="stable")

@@ -22,7 +22,7 @@ from curation.index.gpu import gpu_candidates
 from curation.index.lists import Candidates, best_first, scan_all, scan_lists
 from curation.keys import hash_keys
 
-__all__ = ["Neighbours", "exact_search", "merge", "recall", "search"]
+__all__ = ["Neighbours", "exact_search", "merge", "recall", "search", "visits_here"]
 
 Neighbours = tuple[np.ndarray, np.ndarray]
 """Rows int64 (B, L), -1 where there are fewer, and similarities float32 (B, L), 0 there; best first."""
@@ -99,11 +99,11 @@ def _in_split(split: Split, anchors: np.ndarray, visits: np.ndarray | None, want
     elif visits is None:
         found = scan_all(split.lists, anchors, wanted)
     else:
-        found = scan_lists(split.lists, anchors, _visits_here(split, visits), wanted)
+        found = scan_lists(split.lists, anchors, visits_here(split, visits), wanted)
     return _exactly(split, anchors, found, wanted)
 
 
-def _visits_here(split: Split, visits: np.ndarray) -> np.ndarray:
+def visits_here(split: Split, visits: np.ndarray) -> np.ndarray:
     """The lists of this split by their number in it, the others' visits -1 and last."""
     here = visits - split.first_list
     elsewhere = (here < 0) | (here >= split.lists.count)

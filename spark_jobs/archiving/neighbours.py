@@ -79,14 +79,14 @@ def find_neighbours(
     options = config.archives
     place = (config.workspace, index.extra["folder"], index.recipe)
     splits = index.extra["index"]["splits"]
-    groups = _groups(units, options.retrieved)
+    groups = _groups(units, options.searched)
     searches = [
         Unit(_split_name(group[0].name, split), sum(unit.rows for unit in group), _payload(group, place, split, nprobe, options))
         for split in range(splits)
         for group in groups
     ]  # fmt: skip
     settings = {
-        "neighbours": options.retrieved,
+        "neighbours": options.searched,
         "include_anchor": options.include_anchor or options.ranking == "compat",
         "nprobe": nprobe,
         "groups": len(groups),

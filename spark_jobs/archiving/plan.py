@@ -83,6 +83,6 @@ def archives_here(
     index, _ = placed_index(plan.index, "cpu" if searched else plan.options.device)
     index.nprobe = plan.nprobe
     probe = local_probe(*plan.probe) if plan.probe else None
-    found = read_neighbours(searched, plan.options.retrieved) if searched else None
+    found = read_neighbours(searched, plan.options.searched) if searched else None
     archives = build_archives(keys, vectors, index, plan.options, own, task_threads(), probe, found)
     return archives, index.device

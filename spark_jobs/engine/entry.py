@@ -23,6 +23,7 @@ __all__ = ["check_workspace", "job_entry", "next_command", "parse_arguments"]
 _BUILDS = {
     "ingest": ("pairs",),
     "embed_images": ("image_embeddings",),
+    "find_duplicates": ("duplicates",),
     "select_pairs": ("selection",),
     "import_embeddings": ("pairs", "image_embeddings"),
     "mine_concepts": ("concepts", "pair_concepts"),
@@ -36,6 +37,7 @@ _BUILDS = {
 _THEN = {
     "ingest": "embed_images",
     "embed_images": "mine_concepts",
+    "find_duplicates": "select_pairs",
     "select_pairs": "mine_concepts",
     "import_embeddings": "mine_concepts",
     "mine_concepts": "fit_probe",
@@ -137,7 +139,9 @@ def next_command(job: str, config: CocuConfig, argv: Sequence[str]) -> str:
     """What to run after a job, with the same configuration; empty where nothing follows."""
     following = _THEN.get(job, "")
     if job == "embed_images" and config.filters.active:
-        following = "select_pairs"
+        following = "find_duplicates" if config.filters.one_of_each else "select_pairs"
+    if job == "find_duplicates" and not config.filters.one_of_each:
+        argv = [*argv, "filters.duplicates=one"]
     if following == "fit_probe" and config.archives.ranking != "calibrated":
         following = "build_index"
     imported = any(corpus.format == "embeddings" for corpus in config.corpora)

@@ -42,9 +42,9 @@ def private_folder(parent: Path) -> Path:
 
 
 @lru_cache(maxsize=1)
-def local_index(workspace: str, folder: str, recipe: str) -> OpenIndex:
+def local_index(workspace: str, folder: str, recipe: str, table: str = "index") -> OpenIndex:
     """The index, memory-mapped: one copy in a host's memory whatever the number of Python workers."""
-    return open_index(_on_host(join(workspace, "index", folder), recipe, open_index, _fetch_beside))
+    return open_index(_on_host(join(workspace, table, folder), recipe, open_index, _fetch_beside))
 
 
 @lru_cache(maxsize=1)

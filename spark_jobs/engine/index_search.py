@@ -22,7 +22,7 @@ def search_target(config: CocuConfig) -> SearchTarget:
     """What a configuration asks of the search."""
     options = config.index
     return SearchTarget(
-        config.archives.retrieved, options.nprobe, options.target_recall, options.recall_queries
+        config.archives.searched, options.nprobe, options.target_recall, options.recall_queries
     )
 
 

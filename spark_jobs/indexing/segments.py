@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,7 @@ __all__ = [
     "members_of",
     "place_rows",
     "segments_of",
+    "write_vectors",
 ]
 
 TABLE = "index_parts"
@@ -106,21 +108,24 @@ def encode_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     read = [read_part(images, captions) for _, images, captions in members]
     vectors = np.concatenate([part[1] for part in read])
     lists = faiss_index.lists_of(trained.value, vectors)
-    file = f"{attempt_name()}.npy"
-    filesystem, path = resolve(join(workspace, "index", "_parts", _FOLDER, file))
-    make_folder(filesystem, path.rpartition("/")[0])
-    with filesystem.open_output_stream(path) as stream:
-        facts = faiss_index.write_array(stream, vectors[faiss_index.in_list_order(lists)])
+    written = write_vectors(workspace, "index", vectors, lists)
     cosines = [
         Csr(words.offsets, faiss_index.caption_cosines(some, words, embeddings)).to_list_array()
         for _, some, words in read
     ]
     rows = pa.table({"list": lists, "cosines": pa.chunked_array(cosines)})
-    extra = {
-        "members": [name for name, *_ in members],
-        "vectors": {"path": BESIDE + f"{_FOLDER}/{file}", **facts},
-    }
+    extra = {"members": [name for name, *_ in members], "vectors": written}
     return finish_unit(unit, folder, recipe, rows, extra=extra)
+
+
+def write_vectors(workspace: str, table: str, vectors: np.ndarray, lists: np.ndarray) -> dict[str, Any]:
+    """Write a segment's vectors in the order of their lists, below a table's `_parts`: what a `VectorFile` says of them."""
+    file = f"{attempt_name()}.npy"
+    filesystem, path = resolve(join(workspace, table, "_parts", _FOLDER, file))
+    make_folder(filesystem, path.rpartition("/")[0])
+    with filesystem.open_output_stream(path) as stream:
+        facts = faiss_index.write_array(stream, vectors[faiss_index.in_list_order(lists)])
+    return {"path": BESIDE + f"{_FOLDER}/{file}", **facts}
 
 
 def segments_of(parts: Manifest) -> list[Segment]:

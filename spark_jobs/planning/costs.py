@@ -16,6 +16,7 @@ __all__ = ["BUILDS", "Measured", "bytes_a_row", "measured", "memory", "table_byt
 BUILDS = {
     "ingest": ("pairs",),
     "embed_images": ("image_embeddings",),
+    "find_duplicates": ("duplicates",),
     "select_pairs": ("selection",),
     "import_embeddings": ("pairs", "image_embeddings"),
     "mine_concepts": ("concepts", "pair_concepts"),
@@ -94,6 +95,7 @@ def bytes_a_row(config: CocuConfig, table: str, known: Measured, source: float |
     return {
         "pairs": image + 150,
         "image_embeddings": width + 40,
+        "duplicates": 10,
         "selection": 15,
         "concepts": width + 40,
         "pair_concepts": 60,
@@ -121,6 +123,8 @@ def memory(config: CocuConfig, job: str, rows: int, concepts: int) -> float:
         - _PYTHON
         + (300 << 20),  # a thin, transparent image at the limit
         "embed_images": part + _model(config.clip, config),
+        # What is compared at a time; the task that groups takes 150 bytes for each image that has a copy: one in five.
+        "find_duplicates": max(_training(config, rows, d), 500 << 20, 150 * rows / 5),
         "select_pairs": 50 << 20,
         "import_embeddings": 2 * config.ingest.rows_per_part * d * 8,
         "mine_concepts": _model(config.clip, config) if not config.concepts.embeddings else 100 << 20,

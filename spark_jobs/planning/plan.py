@@ -29,6 +29,7 @@ Described = Callable[[CocuConfig], Sequence[TableJob | FolderJob]]
 
 _READS = {
     "embed_images": ("pairs",),
+    "find_duplicates": ("image_embeddings",),
     "select_pairs": ("pairs", "image_embeddings"),
     "mine_concepts": ("pairs", "image_embeddings"),
     "fit_probe": ("image_embeddings", "pair_concepts"),

@@ -80,6 +80,7 @@ class ReportData:
     scores: np.ndarray
     looked_at: tuple[int, int]
     pairs: list[PairView]
+    duplicates: str = ""
     gap: dict[str, Any] | None = None
     probe: dict[str, Any] | None = None
     training: Training | None = None
@@ -119,6 +120,7 @@ def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
         scores=_flat(rows.column("scores")),
         looked_at=(len(rows), archives.rows),
         pairs=_sample_pairs(workspace, archives, config.report.samples, config.report.seed),
+        duplicates=found["duplicates"].extra["text"] if found["duplicates"] else "",
         gap=(read_json(tables.join(workspace, "summary.json")) or {}).get("gap"),
         probe=found["probe"].extra["probe"] if found["probe"] else None,
         training=load_training(workspace),
@@ -129,6 +131,7 @@ def load_report_data(workspace: str, config: CocuConfig) -> ReportData:
 _TABLES = (
     "pairs",
     "image_embeddings",
+    "duplicates",
     "selection",
     "concepts",
     "pair_concepts",

@@ -8,9 +8,10 @@ paired: both rankings on the same drawn photos.
 
 Written is quality.json: {ranking: {p_at_1, r_at_3, map, pool_recall, map_interval, ...}}; `paper` and `calibrated` are
 the two defaults. `--own` asks for the concepts of the captions themselves instead, on the photos that are not asked
-about: what constants are chosen by.
+about: what constants are chosen by. `--copies N` plants N near-duplicates (cosine 0.98, the same caption) of every
+tenth photo, and also measures archives.duplicate_similarity.
 
-``python -m tests.benchmarks.bench_quality [--data FOLDER] [--own] [--out FILE.json]``
+``python -m tests.benchmarks.bench_quality [--data FOLDER] [--own] [--copies N] [--out FILE.json]``
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "calibrated, no plain cosine": {"ranking": "calibrated", "cosine_weight": 0.0},
     "votes and probe, no cosine": {"ranking": "calibrated", "z_weight": 0.0, "cosine_weight": 0.0},
 }
+COPIES_ONCE: dict[str, dict[str, Any]] = {
+    f"{ranking}, copies once ({similarity})": {"ranking": ranking, "duplicate_similarity": similarity}
+    for ranking in ("paper", "calibrated")
+    for similarity in (0.96, 0.9, 0.85)
+}
 MEASURES = ("p_at_1", "r_at_3", "map", "pool_recall")
 _RESAMPLES = 2000
 
@@ -66,12 +72,19 @@ class Task:
         return np.flatnonzero([bool(concepts) for concepts in self.missing])
 
 
-def load_task(data: Path, work: Path) -> Task:
-    """Read the folder and index it in the folder ``work``."""
+def load_task(data: Path, work: Path, copies: int = 0) -> Task:
+    """Read the folder, plant ``copies`` of every tenth photo, and index it in the folder ``work``."""
     rows = [json.loads(line) for line in (data / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     names = (data / "concepts.txt").read_text(encoding="utf-8").splitlines()
     words = np.load(data / "concept_embeddings.npy").astype(np.float32)
     images = np.load(data / "image_embeddings.npy").astype(np.float16)
+    if copies:
+        images = np.concatenate([images, _planted(images[::10], copies)])
+        rows += [
+            {"key": f"{row['key']}-{number}", "caption": row["caption"]}
+            for row in rows[::10]
+            for number in range(copies)
+        ]
     extractor = Extractor(names)
     captions = extractor.extract([row["caption"] for row in rows])
     moments = image_moments(images)
@@ -88,6 +101,16 @@ def load_task(data: Path, work: Path) -> Task:
         for row, own in zip(rows, captions.to_lists(), strict=True)
     ]
     return Task(corpus, build(corpus, work / "index"), probe_of(corpus), missing)
+
+
+def _planted(images: np.ndarray, copies: int) -> np.ndarray:
+    """``copies`` of each image in turn, at a cosine of 0.98 to it, float16."""
+    originals = np.repeat(images.astype(np.float64), copies, axis=0)
+    originals /= np.linalg.norm(originals, axis=1, keepdims=True)
+    aside = np.random.default_rng(0).normal(size=originals.shape)
+    aside -= (aside * originals).sum(axis=1, keepdims=True) * originals
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    return (0.98 * originals + np.sqrt(1 - 0.98**2) * aside).astype(np.float16)
 
 
 def archives(task: Task, rows: np.ndarray, options: dict[str, Any]) -> list[list[int]]:
@@ -154,10 +177,12 @@ def _interval(samples: np.ndarray) -> list[float]:
     return [float(value) for value in np.quantile(samples, [0.025, 0.975])]
 
 
-def evaluate(task: Task, own: bool = False) -> dict[str, dict[str, Any]]:
+def evaluate(
+    task: Task, own: bool = False, settings: dict[str, dict[str, Any]] = SETTINGS
+) -> dict[str, dict[str, Any]]:
     """Every setting: its figures, and those of the even and the odd photos alone."""
     measured = {
-        name: (own_captions if own else recovery)(task, options) for name, options in SETTINGS.items()
+        name: (own_captions if own else recovery)(task, options) for name, options in settings.items()
     }
     base, results = measured["paper"], {}
     even = np.arange(len(base)) % 2 == 0 if own else task.asked % 2 == 0
@@ -196,6 +221,7 @@ def main() -> None:
     default = os.environ.get("COCU_REAL_DATA")
     parser.add_argument("--data", type=Path, default=Path(default) / "real-clip" if default else None)
     parser.add_argument("--own", action="store_true", help="the measure that constants are chosen by")
+    parser.add_argument("--copies", type=int, default=0, help="near-duplicates of every tenth photo")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     if given.data is None or not (given.data / "pairs.jsonl").is_file():
@@ -204,8 +230,9 @@ def main() -> None:
             "DATA=FOLDER), or set COCU_REAL_DATA to the folder that real-clip is in"
         )
     with tempfile.TemporaryDirectory() as work:
-        task = load_task(given.data, Path(work))
-        results = evaluate(task, given.own)
+        task = load_task(given.data, Path(work), given.copies)
+        settings = SETTINGS | COPIES_ONCE if given.copies else SETTINGS
+        results = evaluate(task, given.own, settings)
     print(f"probe: rho {task.probe.facts['rho']:g} of {dict(task.probe.facts['curve'])}")
     print_table(results, len(task.asked))
     if given.out:

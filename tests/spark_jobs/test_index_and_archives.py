@@ -123,6 +123,35 @@ def test_a_search_of_its_own_for_many_pairs_changes_no_archive(
     assert archives(spark, other, "index.kind=ivf").equals(expected)
 
 
+def test_copies_count_once_however_the_search_is_cut(spark, tmp_path_factory, monkeypatch):
+    both = corpora()
+    both["mine"].vectors[:100] = both["web"].vectors[:100]
+    both["web"].vectors[300:340] = both["web"].vectors[299]  # more than twice as many as are looked for
+    folder = tmp_path_factory.mktemp("copies")
+    write_workspace(folder, both, rows_per_part=250)
+    option = "archives.duplicate_similarity=0.99"
+    tables_of = [link_tables(folder, tmp_path_factory.mktemp(name)) for name in ("whole", "split")]
+    expected = archives(spark, tables_of[0], option)
+    monkeypatch.setattr(neighbours, "_LEAST_TASKS", 2)
+    budget = (ROWS + OTHERS) * (32 * 2 + 8) / 2.5 / 1e9
+    assert archives(spark, tables_of[1], option, f"index.memory_gb={budget}").equals(expected)
+    near = dict(
+        zip(expected.column("key").to_pylist(), expected.column("neighbours").to_pylist(), strict=True)
+    )
+    assert {len(keys) for keys in near.values()} == {8}
+    alike = {f"web/00000/{row:06d}" for row in range(299, 340)}
+    assert max(len(alike.intersection(keys)) for keys in near.values()) == 1
+    for row in range(100):
+        assert near[f"mine/00000/{row:06d}"][0] == f"web/00000/{row:06d}"
+    manifest = tables.read_manifest(str(tables_of[0]), "archives")
+    assert manifest.settings["duplicate_similarity"] == 0.99
+    plain = build_archives.table_job(config_of(tables_of[0]))
+    assert (
+        "duplicate_similarity" not in plain.settings
+    )  # archives of before the option are the right ones still
+    assert plain.recipe != manifest.recipe
+
+
 def test_groups_of_a_search_keep_order_and_bounds():
     units = [Unit(f"web/{number:05d}", rows) for number, rows in enumerate([2500] * 300 + [10, 60_000])]
     groups = neighbours._groups(units, 8)

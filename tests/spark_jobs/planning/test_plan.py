@@ -67,7 +67,7 @@ def test_a_plan_of_everything_by_what_another_workspace_measured(curated, tmp_pa
 
 def test_times_are_those_of_the_rates(curated):
     rates = measured(str(curated.workspace)).rates
-    assert set(rates) == set(BUILDS) - {"import_embeddings", "select_pairs"}
+    assert set(rates) == set(BUILDS) - {"import_embeddings", "select_pairs", "find_duplicates"}
     pairs = tables.read_manifest(str(curated.workspace), "pairs")
     assert rates["ingest"] == pytest.approx(120 / sum(unit.seconds for unit in pairs.units))
     config = load_config(

@@ -67,6 +67,7 @@ def data() -> ReportData:
                 "by_chance": 1.24,
             }
         ],
+        duplicates="7 of 1,230 images are in 3 groups",
         index={
             "kind": "flat",
             "rows": 1230,

@@ -14,7 +14,7 @@ from configs.loading import load_config
 from configs.schema import ClipConfig, EmbedConfig, FilterConfig
 from corpora.ingest_shard import pairs_schema
 from models.clip import clip_fingerprint, load_clip
-from spark_jobs import build_archives, build_index, fit_probe, mine_concepts, select_pairs
+from spark_jobs import pipeline, select_pairs
 from spark_jobs.embed_images import embed_unit
 from spark_jobs.selecting.filters import uid_numbers
 from storage import tables
@@ -201,23 +201,36 @@ def test_the_score_is_the_cosine_of_image_and_caption(tmp_path):
     assert len(set(rows.column("image_text_score").to_pylist())) == 4
 
 
+def _above_most(workspace) -> float:
+    """A similarity that some ten pairs of images are above."""
+    images = tables.read_parts(tables.read_manifest(str(workspace), "image_embeddings"), ["embedding"])
+    vectors = column_to_vectors(images.column("embedding")).astype(np.float64)
+    return round(float(np.sort((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])[-10]), 5)
+
+
 @pytest.mark.slow
 def test_every_later_step_obeys(spark, curated, tmp_path):
-    """Half of a curated corpus, by uid: the same tables as of a corpus that never had the other half."""
+    """Half of a curated corpus, one of each near-duplicate: the same tables as of a corpus that never had the others."""
     link_tables(curated.workspace, tmp_path)
     for name in ("concepts", "pair_concepts", "probe", "index", "archives", "training_set", "metrics"):
         (tmp_path / name).unlink()
     options = [
         f"workspace={tmp_path}",
-        "filters.max_aspect=1.4",
-    ]  # every other image is longer
+        "filters.max_aspect=1.4",  # every other image is longer
+        "filters.duplicates=one",
+        f"duplicates.similarity={_above_most(curated.workspace)}",
+    ]
     config = load_config(str(curated.folder / "config.yaml"), options)
-    select_pairs.check(config)
-    selection = select_pairs.run(spark, config)
+    pipeline.check(config)
+    assert "find_duplicates" in pipeline.plan(config)
+    summary = pipeline.run(spark, config)
+    selection = tables.read_manifest(str(tmp_path), "selection")
     kept = set(tables.read_parts(selection).column("key").to_pylist())
-    assert 55 < len(kept) < 75
-    for job in (mine_concepts, fit_probe, build_index, build_archives):
-        job.run(spark, config)
+    assert 0 < selection.rejects["duplicate_image"] < 20
+    assert 55 < len(kept) + selection.rejects["duplicate_image"] < 75
+    assert summary["pairs_out"] == len(kept)
+    assert summary["rejects"]["duplicate_image"] == selection.rejects["duplicate_image"]
+    assert '<p class="soft">Duplicates: ' in (tmp_path / "report.html").read_text()
     captions = tables.read_parts(tables.read_manifest(str(tmp_path), "pair_concepts"))
     archives = tables.read_parts(tables.read_manifest(str(tmp_path), "archives"))
     assert set(captions.column("key").to_pylist()) == set(archives.column("key").to_pylist()) == kept
