@@ -11,7 +11,6 @@ from curation import duplicates
 from curation.duplicates import Groups, Links, group, joined, links_of, strongest
 from curation.index import OpenIndex, open_index
 from curation.index.above import copies_nprobe, pairs_above
-from curation.products import row_products
 from tests.curation.index.test_distinct import SIMILARITY, with_copies
 from tests.curation.synthetic import Corpus, build, make_corpus
 
@@ -117,11 +116,8 @@ def test_inverted_lists_find_nearly_all_copies_at_any_similarity(tmp_path):
 
 def test_a_pair_at_the_threshold_is_judged_alike_from_both_sides_and_in_any_batch(corpus, flat):
     vectors = corpus.vectors.astype(np.float32)
-    rng = np.random.default_rng(2)
-    for left, right in rng.integers(0, len(corpus), (40, 2)):
-        exact = row_products(vectors, np.array([left]), corpus.vectors, np.array([right]))[0]
-        if left == right or exact <= 0.5:
-            continue
+    links = links_of(flat, np.arange(len(corpus)), corpus.vectors, SIMILARITY)
+    for left, right, exact in list(zip(links.rows, links.others, links.similarities, strict=True))[::6]:
         for threshold, above in ((exact, False), (np.nextafter(exact, np.float32(0)), True)):
             for asking, other in ((left, right), (right, left)):
                 for batch in ([asking], [asking, *range(50)]):

@@ -53,7 +53,7 @@ def _median_score() -> float:
 
 def test_every_recipe(spark, curated, tmp_path, monkeypatch, capsys):
     recipes = _recipes()
-    assert [int(title.partition(".")[0]) for title in recipes] == list(range(1, 12))
+    assert [int(title.partition(".")[0]) for title in recipes] == list(range(1, 13))
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "demo.yaml").symlink_to(curated.folder / "config.yaml")
     shutil.copytree(curated.folder / "source", tmp_path / "laion")
@@ -99,5 +99,8 @@ def test_every_recipe(spark, curated, tmp_path, monkeypatch, capsys):
         assert (tmp_path / "workspace" / "demo" / file).is_file()
     concepts = tables.read_parts(tables.read_manifest("workspace/demo", "concepts")).column("concept")
     assert concepts.to_pylist() == harness.WORDS[:9]
+    duplicates = tables.read_manifest("workspace/demo", "duplicates")
+    assert f"{duplicates.rows:,} of {duplicates.rows_in:,} images are in" in shown[12][0]
+    assert re.search(rf"duplicate_image +{duplicates.rows - duplicates.extra['groups']:,} ", shown[12][0])
     assert "training_set" in shown[10][0]
     assert "complete since" in shown[10][0]

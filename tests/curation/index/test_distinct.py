@@ -11,9 +11,9 @@ import pytest
 from configs.schema import ArchivesConfig
 from curation.archives import build_archives
 from curation.csr import Csr
+from curation.duplicates import links_of
 from curation.index import OpenIndex
 from curation.index.distinct import distinct
-from curation.products import row_products
 from tests.curation.synthetic import Corpus, build, make_corpus, probe_of, unit
 
 SIMILARITY, WANTED = 0.96, 8
@@ -173,11 +173,9 @@ def test_vectors_of_rows_come_from_all_splits(corpus, tmp_path):
 
 def test_two_images_at_the_threshold_are_judged_exactly(corpus, index):
     rng = np.random.default_rng(4)
-    vectors = corpus.vectors.astype(np.float32)
-    for rows in rng.permutation(1500)[:400].reshape(-1, 2):
-        exact = row_products(vectors, rows[:1], vectors, rows[1:])[0]
-        if exact <= 0.3:
-            continue
+    links = links_of(index, np.arange(len(corpus)), corpus.vectors, SIMILARITY)
+    for one, other, exact in list(zip(links.rows, links.others, links.similarities, strict=True))[::3]:
+        rows = np.array([one, other])
         for threshold, left in ((exact, 2), (np.nextafter(exact, np.float32(0)), 1)):
             for others in (0, 3, 30):  # what else is in the batch
                 found = np.concatenate([rows[None], rng.integers(0, 1500, (others, 2))])
