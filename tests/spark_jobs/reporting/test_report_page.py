@@ -166,6 +166,7 @@ def test_numbers_are_on_the_page(page):
     assert "the image's data end early" in page.replace("&#39;", "'")
     assert 'aria-label="loss from 4 to 2.5"' in page
     assert "voc 2/20" in text
+    assert "Duplicates: 7 of 1,230 images are in 3 groups." in text
 
 
 def test_what_was_merged_is_a_table_to_read(page, data):
