@@ -361,7 +361,7 @@ def test_a_killed_build_goes_on_with_what_it_trained(spark, workspace, monkeypat
         seen.append([Path(segment.address).stat().st_mtime_ns for segment in arguments[3]])
         return join(*arguments)
 
-    monkeypatch.setattr(build_index, "_train", _killed)
+    monkeypatch.setattr(build_index, "trained_on_sample", _killed)
     monkeypatch.setattr(build_index, "_join", look)
     build_index.run(spark, config)
     assert seen == [stamps]
@@ -378,7 +378,7 @@ def test_parts_of_other_centroids_are_not_kept(spark, workspace, monkeypatch, tm
     config = config_of(workspace, "index.kind=ivf", "overwrite=true")
     with monkeypatch.context() as patch:
         patch.setattr(build_index, "_join", _killed)
-        patch.setattr(build_index, "_train", _trained_otherwise)
+        patch.setattr(build_index, "trained_on_sample", _trained_otherwise)
         with pytest.raises(KeyboardInterrupt):
             build_index.run(spark, config)
     (trained,) = (workspace / "index" / "_parts" / "trained").iterdir()

@@ -205,7 +205,8 @@ def _above_most(workspace) -> float:
     """A similarity that some ten pairs of images are above."""
     images = tables.read_parts(tables.read_manifest(str(workspace), "image_embeddings"), ["embedding"])
     vectors = column_to_vectors(images.column("embedding")).astype(np.float64)
-    return round(float(np.sort((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])[-10]), 5)
+    tenth = np.sort((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)])[-10]
+    return min(0.999, round(float(tenth), 5))
 
 
 @pytest.mark.slow
@@ -226,7 +227,7 @@ def test_every_later_step_obeys(spark, curated, tmp_path):
     summary = pipeline.run(spark, config)
     selection = tables.read_manifest(str(tmp_path), "selection")
     kept = set(tables.read_parts(selection).column("key").to_pylist())
-    assert 0 < selection.rejects["duplicate_image"] < 20
+    assert 0 < selection.rejects["duplicate_image"] < 40
     assert 55 < len(kept) + selection.rejects["duplicate_image"] < 75
     assert summary["pairs_out"] == len(kept)
     assert summary["rejects"]["duplicate_image"] == selection.rejects["duplicate_image"]
