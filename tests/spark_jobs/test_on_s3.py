@@ -79,7 +79,7 @@ def test_nothing_but_named_files_is_left(story):
     left = [info.path for info in list_folder(filesystem, path, recursive=True) if info.is_file]
     named = [
         resolve(address)[1]
-        for name in (*TABLES, "index_parts")
+        for name in (*TABLES, "index_parts", "caption_nouns")
         for manifest in [tables.read_manifest(WORKSPACE, name)]
         for address in [*manifest.files, *manifest.reject_files]
     ]
