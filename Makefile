@@ -21,8 +21,8 @@ demo: setup ## set up, then everything on generated scenes: curate, train, evalu
 	@python -m demo $(ARGS)
 
 .PHONY: test
-test: setup lint ## set up, lint, and run all tests, on two cores side by side where there are two and 12 GB
-	@python -m pytest -q -n auto --dist loadfile $(ARGS)
+test: setup lint ## set up, lint, and run all tests (ARGS="-n auto --dist loadfile": side by side, where there are more than two cores)
+	@python -m pytest -q $(ARGS)
 
 ##@ Set-up
 .PHONY: setup

@@ -19,9 +19,9 @@ import models  # noqa: F401  (declares torchvision's operators before anything i
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Of `make test`: each has a Spark of its own and starts others, so that two are what two cores and 12 GB bear."""
+    """Of ``-n auto``: every process has a Spark of its own and starts others, which keep two cores and 6 GB busy."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return 2 if len(os.sched_getaffinity(0)) > 1 and memory >= 12 << 30 else 0
+    return max(1, min(len(os.sched_getaffinity(0)) // 2, memory // (6 << 30)))
 
 
 @pytest.fixture(scope="session")
