@@ -21,7 +21,7 @@ demo: setup ## set up, then everything on generated scenes: curate, train, evalu
 	@python -m demo $(ARGS)
 
 .PHONY: test
-test: setup lint ## set up, lint, and run all tests (ARGS="-n auto --dist loadfile": side by side, where there are more than two cores)
+test: setup lint ## set up, lint, and run all tests
 	@python -m pytest -q $(ARGS)
 
 ##@ Set-up

@@ -20,9 +20,7 @@ from curation.ranking import Ranked, rank
 __all__ = ["ARCHIVE_SCHEMA", "archives_of_neighbours", "build_archives", "neighbours_of"]
 
 _NEIGHBOURS_KEPT, _VOTERS_KEPT = 32, 3  # in the table: with L = 128 all of them would be most of it
-_DEEPEST = (
-    16  # times L: among so many neighbours L distinct ones are looked for, where twice L do not hold them
-)
+_DEEPEST = 16  # times L neighbours in which L distinct ones are looked for, where twice L do not hold them
 
 ARCHIVE_SCHEMA = pa.schema(
     {

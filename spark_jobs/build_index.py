@@ -10,7 +10,6 @@ centres and segments of the one before, as long as it has at most twice the rows
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +22,12 @@ from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.index import IndexSpec, SearchQuality
 from spark_jobs.engine.commits import build_table, only_units_differ
-from spark_jobs.engine.folders import FolderJob, build_folder, inputs_grew, write_folder
+from spark_jobs.engine.folders import FolderJob, build_folder, inputs_grew, place_folder, placed_folder
 from spark_jobs.engine.index_inputs import read_concepts
 from spark_jobs.engine.index_search import search_quality
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import units_of
-from spark_jobs.engine.waves import attempt_name, map_units
+from spark_jobs.engine.waves import map_units
 from spark_jobs.indexing.segments import (
     TABLE,
     Segment,
@@ -39,12 +38,12 @@ from spark_jobs.indexing.segments import (
     place_rows,
     segments_of,
 )
-from spark_jobs.indexing.training import spec_of, trained_on_sample
+from spark_jobs.indexing.training import kept_centres, spec_of
 from spark_jobs.planning import plan_text
 from storage import tables
 from storage.addresses import join
 from storage.selection import read_selected
-from storage.small_files import read_small, write_atomically
+from storage.small_files import read_small
 from storage.tables import Manifest
 from storage.units import Unit
 
@@ -134,12 +133,13 @@ def _build(
     grown = before is not None and before.recipe != job.recipe and inputs_grew(before, job)
     spec, kept, trained_for = _trained(session, config, units, spec, job.recipe, before if grown else None)
     print(f"build_index: {spec.reason}", flush=True)
+    digest = hashlib.sha256(kept).hexdigest()
     encoding = TableJob(
         job="build_index",
         table=TABLE,
         settings=job.settings,
         # Lists mean something only beside their centres.
-        inputs={**job.recipes, "trained": hashlib.sha256(kept).hexdigest()[:16]},
+        inputs={**job.recipes, "trained": digest[:16]},
         units=[],
         task=encode_unit,
         what="vectors",
@@ -147,7 +147,7 @@ def _build(
         common={
             "settings": job.settings,
             "concepts": concepts.recipe,
-            "trained": hashlib.sha256(kept).hexdigest(),
+            "trained": digest,
         },
     )
     known = forget_lost(
@@ -214,11 +214,8 @@ def _trained(
         centres = read_small(join(before.folder, before.extra["folder"], "centroids.npy"))
         if centres is not None:
             return replace(spec, nlist=facts["parameters"]["nlist"]), centres, facts["trained_for"]
-    address = join(config.workspace, "index", "_parts", "trained", f"{recipe}.npy")
-    centres = read_small(address)
-    if centres is None:
-        centres = trained_on_sample(session, config, [unit.payload[0] for unit in units], spec)
-        write_atomically(address, centres)
+    addresses = [unit.payload[0] for unit in units]
+    centres = kept_centres(session, config, "index", recipe, addresses, spec)
     return spec, centres, spec.rows
 
 
@@ -243,13 +240,10 @@ def _join(
             place_rows(writer, segments, pairs, rows)
             return writer.finish(extra)
 
-    def work(_unit: Unit) -> str:
-        inner = f"_parts/{recipe}/{attempt_name()}"
-        metadata = write_folder(join(workspace, "index", inner), write)
-        return json.dumps({"folder": inner, "metadata": metadata})
-
-    result = json.loads(map_units(session, [Unit("join", 0)], work)[0])
-    return result["folder"], result["metadata"]
+    (placed,) = map_units(
+        session, [Unit("join", 0)], lambda _: place_folder(workspace, "index", recipe, write)
+    )
+    return placed_folder(placed)
 
 
 def planned(config: CocuConfig) -> list[FolderJob]:

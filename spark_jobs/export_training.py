@@ -166,7 +166,9 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     from models.token_rows import pack_ids
 
     nouns = (
-        _nouns(tagged, archives.column("key")) if tagged else joined_nouns(captions.to_pylist(), max_words)
+        tables.rows_of_keys(tables.read_file(tagged), archives.column("key")).column("nouns")
+        if tagged
+        else joined_nouns(captions.to_pylist(), max_words)
     )
     table = pa.table(
         {
@@ -189,12 +191,6 @@ def export_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     if forms.hugging_face:
         write_data(forms.hugging_face, unit.name, table, attempt_name())
     return finish_unit(unit, folder, recipe, table, row_group_rows=options.row_group_rows)
-
-
-def _nouns(address: str, keys: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Nouns of pairs that were tagged when the vocabulary was mined."""
-    found = tables.read_file(address, ["key", "nouns"])
-    return found.column("nouns").take(pc.index_in(keys, value_set=found.column("key").combine_chunks()))
 
 
 def planned(config: CocuConfig) -> list[TableJob]:

@@ -7,8 +7,6 @@ Executors map the folder: a host holds one copy whatever the number of its Pytho
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -16,14 +14,12 @@ from pyspark.sql import SparkSession
 from configs.errors import UserError
 from configs.schema import CocuConfig
 from curation.probe import FORMAT, Probe, left_out_share, write_probe
-from spark_jobs.engine.folders import FolderJob, build_folder, write_folder
+from spark_jobs.engine.folders import FolderJob, build_folder, place_folder, placed_folder
 from spark_jobs.engine.units import units_of
 from spark_jobs.engine.versions import check_executors
-from spark_jobs.engine.waves import attempt_name
 from spark_jobs.mining.probe_pass import fit_on_spark
 from spark_jobs.planning import plan_text
 from storage import tables
-from storage.addresses import join
 from storage.selection import read_selected
 from storage.tables import Manifest
 
@@ -86,15 +82,9 @@ def _fit(
     workspace = config.workspace
 
     def store(probe: Probe) -> str:
-        inner = f"_parts/{recipe}/{attempt_name()}"
+        return place_folder(workspace, "probe", recipe, lambda folder: write_probe(folder, probe))
 
-        def write(folder: Path) -> dict[str, Any]:
-            return write_probe(folder, probe)
-
-        return json.dumps({"folder": inner, "facts": write_folder(join(workspace, "probe", inner), write)})
-
-    stored = json.loads(fit_on_spark(session, units, concepts, left_out_share(rows, concepts), store))
-    return stored["folder"], stored["facts"]
+    return placed_folder(fit_on_spark(session, units, concepts, left_out_share(rows, concepts), store))
 
 
 def _summary(manifest: Manifest) -> str:

@@ -26,7 +26,6 @@ from spark_jobs.planning import plan_text
 from spark_jobs.selecting.duplicates import (
     copies_and_chosen,
     found_duplicates,
-    rows_of_keys,
     with_chosen,
     with_duplicates,
 )
@@ -149,7 +148,7 @@ def _looked_at(unit: Unit) -> tuple[pa.ChunkedArray, dict, dict]:
     removed = {}
     if filters.pairwise:
         removed = removed_by(
-            filters, rows_of_keys(tables.read_file(pairs_address, pair_columns), keys), images
+            filters, tables.rows_of_keys(tables.read_file(pairs_address, pair_columns), keys), images
         )
     alone = {reason.value: int(gone.sum()) for reason, gone in removed.items()}
     if members is not None:

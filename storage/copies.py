@@ -54,14 +54,7 @@ def download_file(address: str, path: Path) -> None:
         FileNotFoundError: there is no such file.
     """
     filesystem, source = resolve(address)
-    pafs.copy_files(
-        source,
-        str(path),
-        source_filesystem=filesystem,
-        destination_filesystem=pafs.LocalFileSystem(),
-        chunk_size=_CHUNK_BYTES,
-        use_threads=False,
-    )
+    _copy_one(filesystem, source, pafs.LocalFileSystem(), str(path))
 
 
 @contextlib.contextmanager
@@ -93,15 +86,19 @@ def _copy(
     names: Sequence[str],
 ) -> None:
     def copy(name: str) -> None:
-        pafs.copy_files(
-            posixpath.join(source_folder, name),
-            posixpath.join(target_folder, name),
-            source_filesystem=source,
-            destination_filesystem=target,
-            chunk_size=_CHUNK_BYTES,
-            use_threads=False,
-        )
+        _copy_one(source, posixpath.join(source_folder, name), target, posixpath.join(target_folder, name))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for _ in pool.map(copy, names):  # raises what a copy raised
             pass
+
+
+def _copy_one(source: pafs.FileSystem, path: str, target: pafs.FileSystem, to: str) -> None:
+    pafs.copy_files(
+        path,
+        to,
+        source_filesystem=source,
+        destination_filesystem=target,
+        chunk_size=_CHUNK_BYTES,
+        use_threads=False,
+    )

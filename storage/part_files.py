@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from storage.addresses import is_local, join, make_folder, resolve
 
-__all__ = ["only", "part_path", "read_file", "read_schema", "write_part"]
+__all__ = ["only", "part_path", "read_file", "read_schema", "rows_of_keys", "write_part"]
 
 _ONLY = "#only="
 
@@ -111,3 +111,10 @@ def read_file(address: str, columns: list[str] | None = None) -> pa.Table:
         raise UserError(
             f"{address}: not a whole Parquet file ({error}); run the job of its table with verify=true"
         ) from None
+
+
+def rows_of_keys(rows: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
+    """The rows of a part that have these keys, in the keys' order; a stage's rejects are in the parts before it alone."""
+    if rows.column("key").equals(keys):
+        return rows
+    return rows.take(pc.index_in(keys, value_set=rows.column("key").combine_chunks()))

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from storage.addresses import join, list_folder, resolve
 from storage.manifest import Manifest, decode, encode, make_recipe, recipe_differences
-from storage.part_files import part_path, read_file, read_schema, write_part
+from storage.part_files import part_path, read_file, read_schema, rows_of_keys, write_part
 from storage.progress import (
     begun_recipe,
     commit_wave,
@@ -56,6 +56,7 @@ __all__ = [
     "recipe_differences",
     "remove_progress",
     "remove_table",
+    "rows_of_keys",
     "write_manifest",
     "write_part",
 ]

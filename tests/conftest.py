@@ -18,12 +18,6 @@ import pytest
 import models  # noqa: F401  (declares torchvision's operators before anything imports it)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Of ``-n auto``: every process has a Spark of its own and starts others, which keep two cores and 6 GB busy."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)) // 2, memory // (6 << 30)))
-
-
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
     """A real Spark session with two task slots, shared by all tests of a run."""

@@ -22,7 +22,7 @@ from configs.schema import ArchivesConfig, CocuConfig
 from curation import index as faiss_index
 from curation.archives import neighbours_of
 from curation.index.search import Neighbours
-from spark_jobs.engine.commits import build_table
+from spark_jobs.engine.commits import build_scratch
 from spark_jobs.engine.index_cache import local_index
 from spark_jobs.engine.index_inputs import read_vectors_and_keys
 from spark_jobs.engine.table_job import TableJob
@@ -102,10 +102,8 @@ def find_neighbours(
         profile=profile,
         whole=True,
     )
-    left = tables.find_manifest(config.workspace, TABLE)
-    if left is not None and left.recipe != job.recipe:  # of a run with other settings that was cut short
-        tables.remove_table(config.workspace, TABLE)
-    parts = {part.name: part_address(manifest, part) for manifest in [build_table(session, config, job)] for part in manifest.parts}  # fmt: skip
+    found = build_scratch(session, config, job)
+    parts = {part.name: part_address(found, part) for part in found.parts}
     return {
         unit.name: tuple(parts[_split_name(unit.name, split)] for split in range(splits)) for unit in units
     }

@@ -33,7 +33,7 @@ from storage.metrics import WaveMetrics
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["build_table", "only_units_differ", "print_summary", "taken_over"]
+__all__ = ["build_scratch", "build_table", "only_units_differ", "print_summary", "taken_over"]
 
 _COMMON = "common"  # in a manifest's extra: what all units have in common, where the table can grow
 
@@ -76,6 +76,14 @@ def build_table(session: SparkSession, config: CocuConfig, job: TableJob) -> Man
         _complete(session, config, job, manifest, lock)
     print_summary(manifest, job.what)
     return manifest
+
+
+def build_scratch(session: SparkSession, config: CocuConfig, job: TableJob) -> Manifest:
+    """``build_table`` for a table that nobody but jobs reads: one that was built from something else makes room."""
+    left = tables.find_manifest(config.workspace, job.table)
+    if left is not None and left.recipe != job.recipe and not only_units_differ(config, left, job):
+        tables.remove_table(config.workspace, job.table)
+    return build_table(session, config, job)
 
 
 def only_units_differ(config: CocuConfig, done: Manifest, job: TableJob) -> bool:

@@ -18,6 +18,7 @@ from configs.overwrite import may_replace
 from configs.schema import CocuConfig
 from configs.version import VERSION
 from spark_jobs.engine.folder_check import is_done
+from spark_jobs.engine.waves import attempt_name
 from storage import tables
 from storage.addresses import is_local, join, resolve
 from storage.copies import upload_folder
@@ -25,7 +26,15 @@ from storage.growth import grew
 from storage.locks import hold_lock
 from storage.tables import Manifest
 
-__all__ = ["BESIDE", "FolderJob", "build_folder", "inputs_grew", "write_folder"]
+__all__ = [
+    "BESIDE",
+    "FolderJob",
+    "build_folder",
+    "inputs_grew",
+    "place_folder",
+    "placed_folder",
+    "write_folder",
+]
 
 BESIDE = "../../"
 """How names of files begin that lie in another folder below ``<table>/_parts``."""
@@ -115,6 +124,18 @@ def inputs_grew(done: Manifest, job: FolderJob) -> bool:
     """Whether a stored folder is what it should be but for pairs that were added to its inputs."""
     same = json.dumps(done.settings, sort_keys=True) == json.dumps(job.settings, sort_keys=True)
     return same and done.recipe != job.recipe and grew(done, job.inputs)
+
+
+def place_folder(workspace: str, table: str, recipe: str, write: Callable[[Path], dict[str, Any]]) -> str:
+    """``write(folder)`` for this attempt of a table's folder, in a task; what :func:`placed_folder` reads on the driver."""
+    inner = f"_parts/{recipe}/{attempt_name()}"
+    return json.dumps({"folder": inner, "facts": write_folder(join(workspace, table, inner), write)})
+
+
+def placed_folder(placed: str) -> tuple[str, dict[str, Any]]:
+    """Where the folder is, relative to the table's, and its description."""
+    found = json.loads(placed)
+    return found["folder"], found["facts"]
 
 
 def write_folder(address: str, write: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

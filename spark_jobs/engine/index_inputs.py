@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation.csr import Csr
 from storage import tables
@@ -40,9 +39,7 @@ def read_words(images: str, captions: str) -> tuple[pa.ChunkedArray, Csr]:
 
 
 def _words_of(keys: pa.ChunkedArray, captions: str) -> Csr:
-    found = tables.read_file(captions, ["key", "concept_ids"])
-    if not keys.equals(found.column("key")):
-        found = found.take(pc.index_in(keys, value_set=found.column("key").combine_chunks()))
+    found = tables.rows_of_keys(tables.read_file(captions, ["key", "concept_ids"]), keys)
     return Csr.from_list_array(found.column("concept_ids"))
 
 

@@ -17,12 +17,13 @@ from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.duplicates import Links, group, joined, links_of
 from curation.index.above import copies_nprobe
+from spark_jobs.engine.commits import build_scratch
 from spark_jobs.engine.index_cache import local_index
 from spark_jobs.engine.index_inputs import read_vectors
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit
 from spark_jobs.engine.waves import attempt_name, map_units
-from spark_jobs.indexing.vectors import JOB, Place, Scores, build_scratch, starts_of
+from spark_jobs.indexing.vectors import JOB, Place, Scores, starts_of
 from storage import tables
 from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord

@@ -43,10 +43,8 @@ __all__ = [
 
 TABLE = "index_parts"
 _FOLDER = "vectors"
-_LEAST_ROWS, _MOST_ROWS = (
-    100_000,
-    500_000,
-)  # of a segment: tasks enough for a cluster, and few pieces of a list
+_LEAST_ROWS = 100_000  # of a segment: tasks enough for a cluster
+_MOST_ROWS = 500_000  # and few pieces of a list
 _MOST_SMALL = 8  # segments of less than half of the least, before their parts become new ones
 
 

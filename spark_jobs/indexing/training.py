@@ -14,9 +14,11 @@ from curation.index import IndexSpec
 from spark_jobs.engine.index_inputs import read_vectors
 from spark_jobs.engine.waves import map_units
 from storage import tables
+from storage.addresses import join
+from storage.small_files import read_small, write_atomically
 from storage.units import Unit
 
-__all__ = ["spec_of", "trained_on_sample"]
+__all__ = ["kept_centres", "spec_of", "trained_on_sample"]
 
 
 def spec_of(config: CocuConfig, addresses: Sequence[str], rows: int) -> IndexSpec:
@@ -32,6 +34,23 @@ def spec_of(config: CocuConfig, addresses: Sequence[str], rows: int) -> IndexSpe
     return faiss_index.choose_index(
         rows, dimension, options.memory_gb, options.kind, options.nlist, options.train_rows
     )
+
+
+def kept_centres(
+    session: SparkSession,
+    config: CocuConfig,
+    table: str,
+    recipe: str,
+    addresses: Sequence[str],
+    spec: IndexSpec,
+) -> bytes:
+    """``trained_on_sample``, or what a run that was cut off trained: it lies below ``table`` until that is complete."""
+    address = join(config.workspace, table, "_parts", "trained", f"{recipe}.npy")
+    centres = read_small(address)
+    if centres is None:
+        centres = trained_on_sample(session, config, addresses, spec)
+        write_atomically(address, centres)
+    return centres
 
 
 def trained_on_sample(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,21 +16,19 @@ from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.csr import Csr
 from curation.index import VectorFile
-from spark_jobs.engine.commits import build_table
-from spark_jobs.engine.folders import FolderJob, build_folder, write_folder
+from spark_jobs.engine.commits import build_scratch
+from spark_jobs.engine.folders import FolderJob, build_folder, place_folder, placed_folder
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, part_address
-from spark_jobs.engine.waves import attempt_name, map_units
+from spark_jobs.engine.waves import map_units
 from spark_jobs.indexing.segments import grouped, write_vectors
-from spark_jobs.indexing.training import spec_of, trained_on_sample
+from spark_jobs.indexing.training import kept_centres, spec_of
 from storage import tables
-from storage.addresses import join
-from storage.small_files import read_small, write_atomically
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 from storage.vectors import column_to_vectors
 
-__all__ = ["JOB", "LISTS", "PARTS", "Place", "Scores", "build_scratch", "build_vector_index", "starts_of"]
+__all__ = ["JOB", "LISTS", "PARTS", "Place", "Scores", "build_vector_index", "starts_of"]
 
 LISTS, PARTS = "duplicate_lists", "duplicate_parts"
 JOB = "find_duplicates"
@@ -76,12 +73,7 @@ def build_vector_index(
     addresses = [unit.payload[0] for unit in units]
     spec = spec_of(config, addresses, sum(unit.rows for unit in units))
     print(f"{JOB}: {spec.reason}", flush=True)
-    # Kept, so that a run that was killed goes on with them and what it has written.
-    kept_at = join(config.workspace, LISTS, "_parts", "trained", f"{job.recipe}.npy")
-    centres = read_small(kept_at)
-    if centres is None:
-        centres = trained_on_sample(session, config, addresses, spec)
-        write_atomically(kept_at, centres)
+    centres = kept_centres(session, config, LISTS, job.recipe, addresses, spec)
     trained = session.sparkContext.broadcast(centres)
     segments = grouped(units)
     encoding = TableJob(
@@ -116,24 +108,15 @@ def build_vector_index(
                 writer.add_segment(rows, lists, file)
             return writer.finish({"recipe": job.recipe})
 
-    def work(_unit: Unit) -> str:
-        inner = f"_parts/{job.recipe}/{attempt_name()}"
-        metadata = write_folder(join(config.workspace, LISTS, inner), write)
-        return json.dumps({"folder": inner, "metadata": metadata})
+    workspace, recipe = config.workspace, job.recipe
 
     def build() -> tuple[str, dict[str, Any]]:
-        result = json.loads(map_units(session, [Unit("join", 0)], work)[0])
-        return result["folder"], result["metadata"]
+        (placed,) = map_units(
+            session, [Unit("join", 0)], lambda _: place_folder(workspace, LISTS, recipe, write)
+        )
+        return placed_folder(placed)
 
     return build_folder(config, job, build)[0], scores
-
-
-def build_scratch(session: SparkSession, config: CocuConfig, job: TableJob) -> Manifest:
-    """``build_table``; one that a run with other settings left, when it was cut short, makes room."""
-    left = tables.find_manifest(config.workspace, job.table)
-    if left is not None and left.recipe != job.recipe:
-        tables.remove_table(config.workspace, job.table)
-    return build_table(session, config, job)
 
 
 def starts_of(groups: Sequence[Unit]) -> list[int]:

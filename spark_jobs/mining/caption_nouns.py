@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from configs.schema import CocuConfig
 from curation.text.nouns import noun_phrases
 from curation.text.vocabulary import word_lists_digest
-from spark_jobs.engine.commits import build_table, only_units_differ
+from spark_jobs.engine.commits import build_scratch
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import finish_unit, part_address, units_of
 from storage import tables
@@ -45,11 +45,7 @@ def _table_job(pairs: Manifest, max_words: int) -> TableJob:
 
 def build_caption_nouns(session: SparkSession, config: CocuConfig, pairs: Manifest) -> Manifest:
     """Tag all captions, or find that it was done; what was tagged otherwise is replaced."""
-    job = _table_job(pairs, config.concepts.max_words)
-    done = tables.find_manifest(config.workspace, TABLE)
-    if done is not None and done.recipe != job.recipe and not only_units_differ(config, done, job):
-        tables.remove_table(config.workspace, TABLE)
-    return build_table(session, config, job)
+    return build_scratch(session, config, _table_job(pairs, config.concepts.max_words))
 
 
 def tag_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:

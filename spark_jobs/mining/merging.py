@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 
 from configs.schema import CocuConfig
@@ -99,9 +98,7 @@ def _sums(
 
 def _part_sums(images: str, pairs: str, names: tuple[str, ...], close: np.ndarray) -> PairSums:
     keys, vectors = read_vectors_and_keys(images)
-    rows = tables.read_file(pairs, ["key", "caption"])
-    if not keys.equals(rows.column("key")):  # rows that embedding rejected are in pairs alone
-        rows = rows.take(pc.index_in(keys, value_set=rows.column("key").combine_chunks()))
+    rows = tables.rows_of_keys(tables.read_file(pairs, ["key", "caption"]), keys)
     captions: pa.Array = rows.column("caption").combine_chunks()
     return pair_sums(vectors, _extractor(names).extract(captions), close)
 

@@ -28,7 +28,6 @@ __all__ = [
     "Members",
     "copies_and_chosen",
     "found_duplicates",
-    "rows_of_keys",
     "with_chosen",
     "with_duplicates",
 ]
@@ -123,8 +122,8 @@ def _facts_of(unit: Unit) -> bytes:
         return b""
     pair_columns, image_columns = columns_of(filters)
     keys = listed.column("key")
-    pairs = rows_of_keys(tables.read_file(pairs_address, pair_columns), keys)
-    images = rows_of_keys(tables.read_file(images_address, image_columns), keys)
+    pairs = tables.rows_of_keys(tables.read_file(pairs_address, pair_columns), keys)
+    images = tables.rows_of_keys(tables.read_file(images_address, image_columns), keys)
     facts["group"], facts["place"] = listed.column("group").to_numpy(), listed.column("place").to_numpy()
     facts["left"] = ~np.any(list(removed_by(filters, pairs, images).values()), axis=0)
     return facts.tobytes()
@@ -144,10 +143,3 @@ def copies_and_chosen(members: Members, keys: pa.ChunkedArray) -> tuple[np.ndarr
     chosen = np.ones(len(keys), bool)
     chosen[rows] = np.unpackbits(np.frombuffer(members.chosen, np.uint8), count=len(rows)).astype(bool)
     return copies, chosen
-
-
-def rows_of_keys(table: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
-    """The rows of a table that have these keys, in the keys' order."""
-    if table.column("key").equals(keys):
-        return table
-    return table.take(pc.index_in(keys, value_set=table.column("key").combine_chunks()))

@@ -1,7 +1,7 @@
 """The three plots of docs/performance.md, from what the benchmarks left.
 
-``python -m tests.benchmarks.plots SCALE.json`` (written by ``bench_scale --out``; embedding and export, which need
-images, come from benchmarks.json where they were measured) writes docs/figures/performance.png: rate by step, cost a
+``python -m tests.benchmarks.plots SCALE.json`` (written by ``bench_scale --out``; embedding, which needs images,
+comes from benchmarks.json where it was measured) writes docs/figures/performance.png: rate by step, cost a
 pair against the size of the corpus, and where the time of a pair goes.
 """
 
@@ -25,7 +25,7 @@ _STEPS = {
     "index, us a pair": "build_index",
     "archives, us a pair": "build_archives",
 }
-_RATES = {"embed_job": "embed_images", "export_job": "export_training"}
+_RATES = {"embed_job": "embed_images"}
 """Entries of benchmarks.json in images or pairs a second of one core."""
 
 

@@ -20,6 +20,7 @@ from spark_jobs import build_archives, build_index
 from spark_jobs.archiving import neighbours
 from spark_jobs.engine import index_cache, waves
 from spark_jobs.engine.index_cache import local_index
+from spark_jobs.indexing import training
 from storage import tables
 from storage.copies import upload_folder
 from storage.units import Unit
@@ -361,7 +362,7 @@ def test_a_killed_build_goes_on_with_what_it_trained(spark, workspace, monkeypat
         seen.append([Path(segment.address).stat().st_mtime_ns for segment in arguments[3]])
         return join(*arguments)
 
-    monkeypatch.setattr(build_index, "trained_on_sample", _killed)
+    monkeypatch.setattr(training, "trained_on_sample", _killed)
     monkeypatch.setattr(build_index, "_join", look)
     build_index.run(spark, config)
     assert seen == [stamps]
@@ -378,7 +379,7 @@ def test_parts_of_other_centroids_are_not_kept(spark, workspace, monkeypatch, tm
     config = config_of(workspace, "index.kind=ivf", "overwrite=true")
     with monkeypatch.context() as patch:
         patch.setattr(build_index, "_join", _killed)
-        patch.setattr(build_index, "trained_on_sample", _trained_otherwise)
+        patch.setattr(training, "trained_on_sample", _trained_otherwise)
         with pytest.raises(KeyboardInterrupt):
             build_index.run(spark, config)
     (trained,) = (workspace / "index" / "_parts" / "trained").iterdir()

@@ -14,7 +14,7 @@ from configs.loading import load_config
 from configs.schema import CocuConfig
 from curation.index import open_index
 from spark_jobs import build_archives, build_index
-from spark_jobs.indexing import segments
+from spark_jobs.indexing import segments, training
 from spark_jobs.indexing.segments import grouped
 from storage import tables
 from storage.growth import GROWN_FROM
@@ -82,7 +82,7 @@ def test_added_parts_are_segments_of_their_own_and_are_found_as_in_one_index(
     assert len(before) == 4
     write_parts(tmp_path / "ws", corpus, range(PARTS), grown=True)
     with monkeypatch.context() as patch:
-        patch.setattr(build_index, "trained_on_sample", _forbidden)
+        patch.setattr(training, "trained_on_sample", _forbidden)
         build_index.run(spark, config)
     after = segments_in(tmp_path / "ws")
     assert {path: after.get(path) for path in before} == before
@@ -156,7 +156,7 @@ def test_a_build_that_was_cut_short_writes_only_the_segments_that_it_lacks(
     folder = tmp_path / "index" / "_parts" / "vectors"
     written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(written) == 5
-    monkeypatch.setattr(build_index, "trained_on_sample", _forbidden)
+    monkeypatch.setattr(training, "trained_on_sample", _forbidden)
     build_index.run(spark, config_of(tmp_path))
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
     # Without its index the table of segments says what is there no more.
