@@ -74,8 +74,9 @@ def _on_host(
     with (base / f"{place}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
+            for cut_off in base.glob(f"{place}-*.fetching"):
+                shutil.rmtree(cut_off)
             fetched = base / f"{target.name}.fetching"
-            shutil.rmtree(fetched, ignore_errors=True)
             fetched.mkdir()
             download_folder(address, fetched)
             fetch_more(address, fetched, base)
@@ -106,7 +107,7 @@ def _fetch_beside(address: str, fetched: Path, base: Path) -> None:
 
 
 def _remove_others(base: Path, place: str, kept: Path) -> None:
-    """Former folders of the same workspace and table, which has one, and fetching that was cut off.
+    """Former folders of the same workspace and table, which has one.
 
     Who has one of them mapped keeps it: its blocks are freed when the last process lets go.
     """
