@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from models.pixels import normalise
 from models.weights import load_model
 from tests.evaluation.benchmarks.layouts import IMAGES, make_layout, save_mask, tiny_weights, write_names
 from tests.evaluation.decided import slide
+from tests.faults.storage import needs_mount, small_disk
 
 ROOT = Path(__file__).parents[2]
 CLASSES = "background\ndog\ncat\nsky\n"
@@ -228,6 +230,35 @@ def test_two_processes_give_the_figures_of_one(weights, tmp_path):
     assert {path.name for path in (tmp_path / "b").iterdir()} == {
         "index.html", "results.json", "miou.png", "pictures", "confusion-folder.csv",
     }  # fmt: skip
+
+
+@needs_mount
+def test_a_disk_that_two_processes_fill_is_one_line(weights, tmp_path):
+    options = [*own_data(tmp_path / "data"), "--checkpoint", str(weights), "--pictures", "3"]
+    with small_disk(tmp_path / "disk", "128k") as disk:
+        out = disk / "out"
+        out.mkdir()
+        # mmengine's folder and the parts of the counts fit; a picture, which one of the processes writes, does not
+        (disk / "others").write_bytes(bytes(128 * 1024 - 6 * os.sysconf("SC_PAGE_SIZE")))
+        command = [
+            sys.executable,
+            "-m",
+            "evaluation.evaluate",
+            *options,
+            "--out",
+            str(out),
+            "--processes",
+            "2",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        left = [path.name for path in out.rglob("*") if path.is_file() or "scratch" in path.name]
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert [line for line in done.stderr.splitlines() if line.startswith("error")] == [
+        f"error: --out {out}: the disk takes no more ({os.strerror(errno.ENOSPC)}); free space and run again, or name "
+        "another folder"
+    ]
+    assert "Traceback" not in done.stderr
+    assert not [name for name in left if name == "results.json" or "partial" in name or "scratch" in name]
 
 
 @pytest.mark.parametrize("kind", ["cut", "text", "empty", "jpeg-2000", "no-mask", "other-size", "wrong-ids"])

@@ -9,11 +9,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from pyspark.sql import SparkSession
 
 from tests import harness
 from tests.faults.calm import Corpus, Outcome, compare, run_here
 
+
+def _may_mount() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+needs_mount = pytest.mark.skipif(not _may_mount(), reason="this user may not mount file systems")
 _NAMES = ("pairs", "image_embeddings")
 _REPLACE = ("overwrite=true", "ingest.rows_per_part=100")
 

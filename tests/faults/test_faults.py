@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 
 import pytest
 
@@ -11,17 +10,11 @@ from configs.loading import load_config
 from storage import tables
 from tests import harness
 from tests.faults import broken, calm, kills, mismatch, poison, soak, storage
+from tests.faults.storage import needs_mount
 from tests.harness.installed import need
 
 pytestmark = pytest.mark.slow
 EMBED = ("pairs", "image_embeddings")
-
-
-def _may_mount() -> bool:
-    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-
-
-needs_mount = pytest.mark.skipif(not _may_mount(), reason="this user may not mount file systems")
 
 
 @pytest.fixture(scope="module")
