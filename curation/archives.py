@@ -123,15 +123,17 @@ def neighbours_of(
     options: ArchivesConfig,
     threads: int | None = None,
     depth: int = 0,
+    visits: np.ndarray | None = None,
 ) -> Neighbours:
     """Rows and similarities of the pairs' neighbours in the index, or in the splits of it that are open.
 
     Args:
         depth: how many; 0: ``options.searched``, of which copies are not taken out yet.
+        visits: the lists that each pair visits, where they are known already (``curation.index.lists_to_visit``).
     """
     own_is_neighbour = options.include_anchor or options.ranking == "compat"
     excluded = None if own_is_neighbour else _one_array(keys)
-    return search(index, embeddings, depth or options.searched, excluded, threads)
+    return search(index, embeddings, depth or options.searched, excluded, threads, visits)
 
 
 def _without_copies(

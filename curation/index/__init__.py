@@ -10,7 +10,7 @@ from curation.index.build import IndexWriter, VectorFile, caption_cosines, conce
 from curation.index.centroids import lists_of, train
 from curation.index.folder import FORMAT, OpenIndex, open_index
 from curation.index.gpu import place_on_device
-from curation.index.search import exact_search, merge, search
+from curation.index.search import exact_search, lists_to_visit, merge, search
 from curation.index.spec import IndexSpec, choose_index
 from curation.index.tuning import SearchQuality, SearchTarget, tune
 
@@ -28,6 +28,7 @@ __all__ = [
     "exact_search",
     "in_list_order",
     "lists_of",
+    "lists_to_visit",
     "merge",
     "open_index",
     "place_on_device",

@@ -22,7 +22,7 @@ from curation.index.gpu import gpu_candidates
 from curation.index.lists import Candidates, best_first, scan_all, scan_lists
 from curation.keys import hash_keys
 
-__all__ = ["Neighbours", "exact_search", "merge", "recall", "search", "visits_here"]
+__all__ = ["Neighbours", "exact_search", "lists_to_visit", "merge", "recall", "search", "visits_here"]
 
 Neighbours = tuple[np.ndarray, np.ndarray]
 """Rows int64 (B, L), -1 where there are fewer, and similarities float32 (B, L), 0 there; best first."""
@@ -34,6 +34,7 @@ def search(
     neighbours: int,
     exclude_keys: pa.Array | None = None,
     threads: int | None = None,
+    visits: np.ndarray | None = None,
 ) -> Neighbours:
     """The nearest images of each query. The more queries at once, the less each costs.
 
@@ -45,13 +46,14 @@ def search(
         neighbours: L, at least 1.
         exclude_keys: (B,) the keys of the queries' own images, which are not their neighbours; None: none.
         threads: OpenMP threads of FAISS; None: as they are set.
+        visits: of ``lists_to_visit``, where several parts of an index are searched for the same queries.
 
     Raises:
         UserError: the queries have another dimension than the index.
     """
     if threads:
         faiss.omp_set_num_threads(threads)
-    return _search(index, queries, neighbours, exclude_keys, exact=index.kind == "flat")
+    return _search(index, queries, neighbours, exclude_keys, exact=index.kind == "flat", visits=visits)
 
 
 def exact_search(
@@ -59,6 +61,13 @@ def exact_search(
 ) -> Neighbours:
     """Like :func:`search`, comparing with every vector whatever the kind of the index."""
     return _search(index, queries, neighbours, exclude_keys, exact=True)
+
+
+def lists_to_visit(index: OpenIndex, queries: np.ndarray, threads: int | None = None) -> np.ndarray:
+    """The lists of the whole index, whatever part of it is open, that a search visits: int32 (B, nprobe), nearest first."""
+    if threads:
+        faiss.omp_set_num_threads(threads)
+    return nearest_lists(index.centroids, queries, max(1, index.nprobe))
 
 
 def merge(parts: Sequence[Neighbours], neighbours: int) -> Neighbours:
@@ -76,7 +85,12 @@ def recall(found: np.ndarray, true: np.ndarray) -> float:
 
 
 def _search(
-    index: OpenIndex, queries: np.ndarray, neighbours: int, exclude_keys: pa.Array | None, exact: bool
+    index: OpenIndex,
+    queries: np.ndarray,
+    neighbours: int,
+    exclude_keys: pa.Array | None,
+    exact: bool,
+    visits: np.ndarray | None = None,
 ) -> Neighbours:
     if neighbours < 1:
         raise UserError(f"archives.neighbours is {neighbours}; write 1 or more")
@@ -87,7 +101,10 @@ def _search(
             "embed both with the same CLIP model"
         )
     wanted = neighbours + (exclude_keys is not None)
-    visits = None if exact else nearest_lists(index.centroids, anchors, max(1, index.nprobe))
+    if exact:
+        visits = None
+    elif visits is None:
+        visits = lists_to_visit(index, anchors)
     found = merge([_in_split(split, anchors, visits, wanted) for split in index.splits], wanted)
     return found if exclude_keys is None else _without_own(index, found, exclude_keys)
 

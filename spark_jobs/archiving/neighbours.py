@@ -1,16 +1,16 @@
 """The search of build_archives as a stage of its own: many pairs against one split of the index.
 
 A list's vectors are read once for all pairs of a task, so a task takes up to 100,000 of them. Of an index in
-splits it reads one; tasks come split after split, so that a host has one of them in memory at a time. What they
-find is a table of its own, `archive_neighbours`, with a part for every part of `pairs` and split; the archives'
-tasks merge these by similarity. It is removed when the archives are complete.
+splits it reads one; tasks come split after split, so that a host has one of them in memory at a time. Which lists a
+pair visits is the same for all splits: it is found once and kept as `archive_visits` until the search is done. What
+the searches find is a table of its own, `archive_neighbours`, with a part for every part of `pairs` and split; the
+archives' tasks merge these by similarity. It is removed when the archives are complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,13 @@ from pyspark import TaskContext
 from pyspark.resource import ResourceProfile
 from pyspark.sql import SparkSession
 
-from configs.schema import ArchivesConfig, CocuConfig
+from configs.schema import CocuConfig
 from curation import index as faiss_index
 from curation.archives import neighbours_of
 from curation.index.search import Neighbours
 from spark_jobs.engine.commits import build_scratch
 from spark_jobs.engine.index_cache import local_index
-from spark_jobs.engine.index_inputs import read_vectors_and_keys
+from spark_jobs.engine.index_inputs import read_vectors, read_vectors_and_keys
 from spark_jobs.engine.table_job import TableJob
 from spark_jobs.engine.units import part_address
 from spark_jobs.engine.waves import attempt_name
@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 TABLE = "archive_neighbours"
+_VISITS = "archive_visits"
 Place = tuple[str, str, str]
 """Workspace, folder relative to `index/`, and recipe of an index."""
 
@@ -80,11 +81,20 @@ def find_neighbours(
     place = (config.workspace, index.extra["folder"], index.recipe)
     splits = index.extra["index"]["splits"]
     groups = _groups(units, options.searched)
-    searches = [
-        Unit(_split_name(group[0].name, split), sum(unit.rows for unit in group), _payload(group, place, split, nprobe, options))
-        for split in range(splits)
-        for group in groups
-    ]  # fmt: skip
+    visited_once = splits > 1 and index.extra["index"]["kind"] == "ivf"
+
+    def searches() -> list[Unit]:
+        visits = _find_visits(session, config, groups, place, nprobe, inputs) if visited_once else {}
+        return [
+            Unit(
+                _split_name(group[0].name, split),
+                sum(unit.rows for unit in group),
+                (_members(group, visits), place, split, nprobe, options),
+            )
+            for split in range(splits)
+            for group in groups
+        ]
+
     settings = {
         "neighbours": options.searched,
         "include_anchor": options.include_anchor or options.ranking == "compat",
@@ -101,8 +111,10 @@ def find_neighbours(
         what="searches",
         profile=profile,
         whole=True,
+        expected=splits * len(groups),
     )
     found = build_scratch(session, config, job)
+    tables.remove_table(config.workspace, _VISITS)
     parts = {part.name: part_address(found, part) for part in found.parts}
     return {
         unit.name: tuple(parts[_split_name(unit.name, split)] for split in range(splits)) for unit in units
@@ -114,17 +126,64 @@ def search_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     members, place, split, nprobe, options = unit.payload
     index, _ = placed_index(place, options.device, split)
     index.nprobe = nprobe
-    read = [read_vectors_and_keys(address) for _, address in members]
+    read = [read_vectors_and_keys(address) for _, address, _ in members]
     keys = pa.chunked_array([chunk for part in read for chunk in part[0].chunks], pa.string())
-    found = neighbours_of(keys, np.concatenate([part[1] for part in read]), index, options, task_threads())
+    visits = [_matrix(tables.read_file(found), "lists") for *_, found in members if found]
+    found = neighbours_of(
+        keys,
+        np.concatenate([part[1] for part in read]),
+        index,
+        options,
+        task_threads(),
+        visits=np.concatenate(visits) if visits else None,
+    )
     parts, start = [], 0
-    for (name, _), (some, _) in zip(members, read, strict=True):
+    for (name, *_), (some, _) in zip(members, read, strict=True):
         rows = _to_table(found, slice(start, start + len(some)), index.rows)
         file = tables.part_path(recipe, _split_name(name, split), attempt_name())
         count = tables.write_part(folder, file, rows, rows.schema)
         parts.append(Part(_split_name(name, split), file, count))
         start += len(some)
     return UnitRecord(unit.name, tuple(parts), start, extra={"device": index.device})
+
+
+def _find_visits(
+    session: SparkSession,
+    config: CocuConfig,
+    groups: Sequence[Sequence[Unit]],
+    place: Place,
+    nprobe: int,
+    inputs: dict[str, str],
+) -> dict[str, str]:
+    """For every unit the address of the lists that its pairs visit, nearest first."""
+    job = TableJob(
+        job="build_archives",
+        table=_VISITS,
+        settings={"nprobe": nprobe, "groups": len(groups)},
+        inputs=inputs,
+        units=[
+            Unit(group[0].name, sum(unit.rows for unit in group), (_members(group, {}), place, nprobe))
+            for group in groups
+        ],
+        task=visits_unit,
+        whole=True,
+    )
+    found = build_scratch(session, config, job)
+    return {part.name: part_address(found, part) for part in found.parts}
+
+
+def visits_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
+    """The lists that a group of parts visits (runs on an executor)."""
+    members, place, nprobe = unit.payload
+    index, _ = placed_index(place, "cpu")
+    index.nprobe = nprobe
+    parts = []
+    for name, address, _ in members:
+        visits = faiss_index.lists_to_visit(index, read_vectors(address), task_threads())
+        rows = pa.table({"lists": _as_column(visits)})
+        file = tables.part_path(recipe, name, attempt_name())
+        parts.append(Part(name, file, tables.write_part(folder, file, rows, rows.schema)))
+    return UnitRecord(unit.name, tuple(parts), sum(part.rows for part in parts))
 
 
 def read_neighbours(addresses: Sequence[str], neighbours: int) -> Neighbours:
@@ -166,10 +225,9 @@ def _groups(units: Sequence[Unit], neighbours: int) -> list[list[Unit]]:
     return groups
 
 
-def _payload(
-    group: Sequence[Unit], place: Place, split: int, nprobe: int, options: ArchivesConfig
-) -> tuple[Any, ...]:
-    return tuple((unit.name, unit.payload[0]) for unit in group), place, split, nprobe, options
+def _members(group: Sequence[Unit], visits: dict[str, str]) -> tuple[tuple[str, str, str | None], ...]:
+    """Name, address of the embeddings, and of the lists to visit if they were found before."""
+    return tuple((unit.name, unit.payload[0], visits.get(unit.name)) for unit in group)
 
 
 def _split_name(name: str, split: int) -> str:
@@ -179,19 +237,17 @@ def _split_name(name: str, split: int) -> str:
 def _to_table(found: Neighbours, part: slice, index_rows: int) -> pa.Table:
     rows, similarities = found[0][part], found[1][part]
     kept = rows.astype(np.int32 if index_rows < 2**31 else np.int64)
-    width = rows.shape[1]
-    columns = {"rows": kept, "similarities": similarities}
-    return pa.table(
-        {
-            name: pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).ravel()), width)
-            for name, values in columns.items()
-        }
-    )
+    return pa.table({"rows": _as_column(kept), "similarities": _as_column(similarities)})
 
 
 def _from_table(table: pa.Table) -> Neighbours:
-    rows, similarities = (
-        table.column(name).combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-        for name in ("rows", "similarities")
-    )
-    return rows.astype(np.int64), similarities
+    return _matrix(table, "rows").astype(np.int64), _matrix(table, "similarities")
+
+
+def _as_column(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
+
+
+def _matrix(table: pa.Table, name: str) -> np.ndarray:
+    column = table.column(name).combine_chunks()
+    return column.flatten().to_numpy().reshape(len(column), column.type.list_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from curation.index import open_index
 from spark_jobs import build_archives, build_index
 from spark_jobs.archiving import neighbours
 from spark_jobs.engine import index_cache, waves
+from spark_jobs.engine.commits import build_scratch
 from spark_jobs.engine.index_cache import local_index
 from spark_jobs.indexing import training
 from storage import tables
@@ -98,8 +100,18 @@ def test_archives_of_the_jobs_equal_the_formula(spark, workspace):
 
 @pytest.mark.parametrize("kind", ["flat", "ivf"])
 def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(
-    spark, workspace, tmp_path_factory, kind
+    spark, workspace, tmp_path_factory, monkeypatch, kind
 ):
+    """The lists that a pair visits are found once, not in every split; an exact search visits all."""
+    searched = {}
+
+    def watched(session, config, job):
+        units = job.units if callable(job.units) else lambda: job.units
+        begun = replace(job, units=lambda: searched.setdefault(job.table, list(units())))
+        return build_scratch(session, config, begun)
+
+    monkeypatch.setattr(neighbours, "build_scratch", watched)
+    visited = {"archive_neighbours", "archive_visits"} if kind == "ivf" else {"archive_neighbours"}
     kind = f"index.kind={kind}"
     whole = archives(spark, workspace, kind)
     other = tmp_path_factory.mktemp("split")
@@ -109,7 +121,12 @@ def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(
     split = archives(spark, other, kind, f"index.memory_gb={budget}")
     assert (len(index_of(workspace).splits), len(index_of(other).splits)) == (1, 3)
     assert split.equals(whole)
-    assert not (other / "archive_neighbours").exists()
+    assert searched.keys() == visited
+    members = [member for unit in searched["archive_neighbours"] for member in unit.payload[0]]
+    assert len(members) > 3
+    assert all((lists is not None) == ("archive_visits" in visited) for *_, lists in members)
+    for name in visited:
+        assert not (other / name).exists()
     assert tables.read_manifest(str(other), "archives").rows == ROWS + OTHERS
 
 

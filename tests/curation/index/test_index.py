@@ -21,6 +21,7 @@ from curation.index import (
     choose_index,
     concept_table,
     exact_search,
+    lists_to_visit,
     merge,
     open_index,
     place_on_device,
@@ -245,11 +246,11 @@ def test_splits_find_what_the_whole_finds(big, tmp_path, kind, splits):
     assert whole.nprobe == split.nprobe < 40
     anchors, keys = queries(big, np.arange(0, len(big), 9))
     expected = search(whole, anchors, 8, keys)
-    one_by_one = [
-        search(replace(open_index(split.folder, splits=[n]), nprobe=split.nprobe), anchors, 8, keys)
-        for n in range(splits)
-    ]
-    for found in (search(split, anchors, 8, keys), merge(one_by_one, 8)):
+    parts = [replace(open_index(split.folder, splits=[n]), nprobe=split.nprobe) for n in range(splits)]
+    visits = lists_to_visit(parts[0], anchors) if kind == "ivf" else None
+    one_by_one = [search(part, anchors, 8, keys) for part in parts]
+    with_visits = [search(replace(part, nprobe=1), anchors, 8, keys, visits=visits) for part in parts]
+    for found in (search(split, anchors, 8, keys), merge(one_by_one, 8), merge(with_visits, 8)):
         for one, other in zip(found, expected, strict=True):
             assert np.array_equal(one, other)
 
