@@ -20,7 +20,9 @@ class ExperimentConfig:
         "cluster-paper (clusters on the paper's ranking) | cluster (on ours) | truth (the scenes' own labels)",
     )
     losses: list[str] = option(
-        ["paper", "ours"], "paper: train.reduction=log_sum, all negatives, pooled; ours: those of `train`"
+        ["paper", "ours"],
+        "paper: train.reduction=log_sum, all negatives, pooled; ours: those of `train`; paper-form: paper, and the model's "
+        "initialisation and stem as well; paper-form+gain, +centred, +stem, +archive, +compete, +each: with one change",
     )
     seeds: list[int] = option([0, 1, 2], "each method is trained once a seed")
     points: int = option(3, "checkpoints of a run that are evaluated, evenly spread, the last one included")

@@ -13,7 +13,7 @@ from configs.schema import CocuConfig
 from experiment.figures import draw_classes, draw_curves
 from experiment.gallery import draw_gallery
 from experiment.plan import METHODS, OURS, TrainingTable, output_folder, plan_runs
-from experiment.results import collect, table, write_json
+from experiment.results import collect, losses_table, table, write_json
 from experiment.runs import DONE, run_all, run_command
 from experiment.tables import read_truth, replace_words, share_curation
 from storage.tables import read_manifest
@@ -109,6 +109,11 @@ def _report(config: CocuConfig, out: Path) -> None:
     write_json(rows, folder / "experiment.json")
     draw_curves(rows, folder / "curves.png")
     parts = [f"## {kind} losses\n\n{table(rows, kind)}\n" for kind in config.experiment.losses]
+    if len(config.experiment.losses) > 1:
+        parts.extend(
+            f"## {METHODS[name].title}\n\n{losses_table(rows, name, config.experiment.losses)}\n"
+            for name in config.experiment.methods
+        )
     constant = next((row["constant_miou"] for row in rows if row["constant_miou"] is not None), None)
     if constant is not None:
         parts.append(f"The best constant answer scores {constant:.1f} % mIoU.\n")

@@ -65,11 +65,30 @@ METHODS = {
 }
 """By name; the order is that of the tables."""
 
-LOSSES: dict[str, dict[str, str]] = {
-    "paper": {"reduction": "log_sum", "negatives": "all", "match": "pooled"},
-    "ours": {},
+_PAPER_LOSSES = {"reduction": "log_sum", "negatives": "all", "match": "pooled"}
+_PAPER_FORM = {
+    **_PAPER_LOSSES,
+    "model_options.stem": "linear",
+    "model_options.assign_gain": "0",
+    "model_options.assign_centred": "false",
 }
-"""Overrides of ``train``; ``ours`` is what the configuration says."""
+_CHANGES = {
+    "gain": {"model_options.assign_gain": "1.5"},
+    "centred": {"model_options.assign_centred": "true"},
+    "stem": {"model_options.stem": "convolution"},
+    "archive": {"negatives": "archive"},
+    "compete": {"match": "compete"},
+    "each": {"reduction": "each"},
+}
+
+LOSSES: dict[str, dict[str, str]] = {
+    "paper": _PAPER_LOSSES,
+    "ours": {},
+    "paper-form": _PAPER_FORM,
+    **{f"paper-form+{name}": {**_PAPER_FORM, **change} for name, change in _CHANGES.items()},
+}
+"""Overrides of ``train``; ``ours`` is what the configuration says. ``paper-form`` also takes the model's initialisation and
+stem as the paper has them; with one change after the plus sign it is an ablation."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,17 @@ import numpy as np
 
 from experiment.plan import MEASURES, METHODS, Run
 
-__all__ = ["BASELINE", "KEYS", "collect", "differences", "last_points", "spread", "table", "write_json"]
+__all__ = [
+    "BASELINE",
+    "KEYS",
+    "collect",
+    "differences",
+    "last_points",
+    "losses_table",
+    "spread",
+    "table",
+    "write_json",
+]
 
 BASELINE = "caption-nouns"
 KEYS = ("miou", "miou_things", "miou_grounds", "accuracy", "oracle_miou", "tagging_map")
@@ -66,32 +76,62 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f} ({min(values):.1f} to {max(values):.1f})"
 
 
-def differences(rows: Sequence[dict[str, Any]], method: str, losses: str, key: str) -> list[float]:
-    """``method`` minus the baseline, the same losses and seed; seeds that lack either are left out."""
+def differences(
+    rows: Sequence[dict[str, Any]], method: str, losses: str, key: str, base: tuple[str, str] | None = None
+) -> list[float]:
+    """One kind of runs minus another, seed by seed; seeds that lack either are left out.
 
-    def by_seed(name: str) -> dict[int, float]:
-        chosen = [row for row in rows if (row["method"], row["losses"]) == (name, losses)]
+    ``base``: method and losses; None: the baseline with the same losses.
+    """
+
+    def by_seed(kind: tuple[str, str]) -> dict[int, float]:
+        chosen = [row for row in rows if (row["method"], row["losses"]) == kind]
         return {row["seed"]: row[key] for row in chosen if row[key] is not None}
 
-    ours, base = by_seed(method), by_seed(BASELINE)
-    return [ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())]
+    ours, others = by_seed((method, losses)), by_seed(base or (BASELINE, losses))
+    return [ours[seed] - others[seed] for seed in sorted(ours.keys() & others.keys())]
+
+
+_HEADS = ["mIoU", "things", "grounds", "pixels right", "oracle mIoU", "tagging mAP"]
 
 
 def table(rows: Sequence[dict[str, Any]], losses: str) -> str:
     """Markdown: a line a method, percent at the last point, mean and range over seeds; then the paired differences."""
     last = [row for row in last_points(rows) if row["losses"] == losses]
-    heads = ["texts", "mIoU", "things", "grounds", "pixels right", "oracle mIoU", "tagging mAP", "mIoU - baseline", "tagging - baseline"]  # fmt: skip
-    lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join(["---"] * len(heads)) + " |"]
+    lines = _begin(["texts", *_HEADS, "mIoU - baseline", "tagging - baseline"])
     for method, described in METHODS.items():
-        chosen = [row for row in last if row["method"] == method]
-        if not chosen:
-            continue
-        cells = [_cell([row[key] for row in chosen if row[key] is not None]) for key in KEYS]
-        gains = [_gains(differences(last, method, losses, key)) for key in ("miou", "tagging_map")]
-        lines.append(
-            "| " + " | ".join([described.title, *cells, *(gains if method != BASELINE else ["", ""])]) + " |"
-        )
+        if any(row["method"] == method for row in last):
+            gains = [_gains(differences(last, method, losses, key)) for key in ("miou", "tagging_map")]
+            ends = gains if method != BASELINE else ["", ""]
+            lines.append(_line([described.title, *_cells(last, method, losses), *ends]))
     return "\n".join(lines)
+
+
+def losses_table(rows: Sequence[dict[str, Any]], method: str, losses: Sequence[str]) -> str:
+    """The same of one method, a line a kind of losses; differences are to the first kind."""
+    last = last_points(rows)
+    first = (method, losses[0])
+    lines = _begin(["losses", *_HEADS, f"mIoU - {losses[0]}", f"tagging - {losses[0]}"])
+    for kind in losses:
+        if any((row["method"], row["losses"]) == (method, kind) for row in last):
+            gains = [_gains(differences(last, method, kind, key, first)) for key in ("miou", "tagging_map")]
+            lines.append(
+                _line([kind, *_cells(last, method, kind), *(gains if kind != losses[0] else ["", ""])])
+            )
+    return "\n".join(lines)
+
+
+def _begin(heads: list[str]) -> list[str]:
+    return [_line(heads), _line(["---"] * len(heads))]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(last: Sequence[dict[str, Any]], method: str, losses: str) -> list[str]:
+    chosen = [row for row in last if (row["method"], row["losses"]) == (method, losses)]
+    return [_cell([row[key] for row in chosen if row[key] is not None]) for key in KEYS]
 
 
 def _cell(values: list[float]) -> str:
