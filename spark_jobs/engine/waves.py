@@ -35,7 +35,7 @@ from spark_jobs.engine.unit_outcomes import (
     read_outcomes,
 )
 from spark_jobs.engine.versions import insist_on, versions
-from spark_jobs.engine.worker_imports import forget_zip_importers
+from spark_jobs.engine.worker_imports import ready_for_next_task
 from storage import tables
 from storage.units import Unit
 
@@ -206,7 +206,7 @@ def map_units(
                 yield pa.RecordBatch.from_arrays(
                     [pa.array([number], pa.int64()), pa.array([data], pa.binary())], ["id", "value"]
                 )
-        forget_zip_importers()
+        ready_for_next_task()
 
     frame = session.range(0, len(chosen), 1, -(-len(chosen) // per_task))
     try:

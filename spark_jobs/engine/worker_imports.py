@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import zipimport
 
-__all__ = ["forget_zip_importers"]
+__all__ = ["forget_zip_importers", "freeze_modules", "ready_for_next_task"]
+
+_frozen_modules = 0
+
+
+def ready_for_next_task() -> None:
+    """The last thing a task does in its worker, whatever it did before."""
+    forget_zip_importers()
+    freeze_modules()
+
+
+def freeze_modules() -> bool:
+    """Where modules were imported since the last call: what is alive is looked through by no garbage collection again.
+
+    PySpark collects garbage after every task. The half million objects that torch and open_clip bring along, which stay
+    as long as the worker, are then looked through each time: 0.3 s of a small task. What is garbage already is collected
+    first, and what tasks leave behind later still is; a task that imports nothing freezes nothing.
+
+    Returns:
+        Whether there were new modules.
+    """
+    global _frozen_modules
+    if len(sys.modules) == _frozen_modules:
+        return False
+    _frozen_modules = len(sys.modules)
+    gc.collect()
+    gc.freeze()
+    return True
 
 
 def forget_zip_importers() -> int:

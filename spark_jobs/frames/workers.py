@@ -14,7 +14,7 @@ from pyspark.sql.types import StructField, StructType
 from configs.errors import UserError
 from configs.schema import ClipConfig, CocuConfig
 from spark_jobs.engine.versions import check_executors, insist_on, versions
-from spark_jobs.engine.worker_imports import forget_zip_importers
+from spark_jobs.engine.worker_imports import ready_for_next_task
 
 __all__ = ["Workers", "as_batch", "in_place", "ready", "widened"]
 
@@ -38,7 +38,7 @@ class Workers:
         if self.wanted is not None:
             insist_on(self.wanted)
         yield from batches
-        forget_zip_importers()
+        ready_for_next_task()
 
 
 def ready(session: SparkSession, clip: ClipConfig | None = None) -> Workers:

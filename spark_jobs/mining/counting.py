@@ -14,7 +14,7 @@ from curation.text import vocabulary
 from spark_jobs.engine.session import task_slots
 from spark_jobs.engine.units import units_of
 from spark_jobs.engine.waves import units_per_task
-from spark_jobs.engine.worker_imports import forget_zip_importers
+from spark_jobs.engine.worker_imports import ready_for_next_task
 from spark_jobs.mining.caption_nouns import build_caption_nouns
 from storage import tables
 from storage.tables import Manifest
@@ -92,7 +92,7 @@ def count_concepts(
                     tables.read_file(captions, ["caption"]).column("caption").combine_chunks(),
                     nouns=[phrases.split("\n") if phrases else [] for phrases in found],
                 )
-        forget_zip_importers()
+        ready_for_next_task()
 
     frame = (
         session.range(0, len(addresses), 1, tasks)

@@ -23,6 +23,7 @@ from spark_jobs.engine.index_inputs import read_vectors_and_keys
 from spark_jobs.engine.session import task_slots
 from spark_jobs.engine.task_errors import translated
 from spark_jobs.engine.units import units_of
+from spark_jobs.engine.worker_imports import ready_for_next_task
 from spark_jobs.mining.counting import lines_of
 from storage import tables
 from storage.tables import Manifest
@@ -91,7 +92,9 @@ def _sums(
 
     def total(share: Sequence[tuple[str, str]]) -> PairSums:
         words, wanted = told.value
-        return reduce(add, (_part_sums(*part, words, wanted) for part in share))
+        summed = reduce(add, (_part_sums(*part, words, wanted) for part in share))
+        ready_for_next_task()
+        return summed
 
     return reduce(add, session.sparkContext.parallelize(shares, groups).map(total).collect())
 

@@ -14,6 +14,7 @@ from curation import moments
 from curation.moments import ImageMoments
 from spark_jobs.engine.session import task_slots
 from spark_jobs.engine.units import units_of
+from spark_jobs.engine.worker_imports import ready_for_next_task
 from storage import tables
 from storage.tables import Manifest
 from storage.vectors import column_to_vectors
@@ -32,7 +33,9 @@ def image_moments(session: SparkSession, images: Manifest) -> ImageMoments:
     shares = [addresses[start::groups] for start in range(groups)]
 
     def total(share: Sequence[str]) -> ImageMoments:
-        return reduce(add, (moments.image_moments(_vectors(address)) for address in share))
+        summed = reduce(add, (moments.image_moments(_vectors(address)) for address in share))
+        ready_for_next_task()
+        return summed
 
     found = session.sparkContext.parallelize(shares, groups).map(total).treeReduce(add) if shares else None
     if found is None or not found.rows:

@@ -18,6 +18,7 @@ from spark_jobs.engine.index_inputs import read_part
 from spark_jobs.engine.session import task_slots
 from spark_jobs.engine.task_errors import translated
 from spark_jobs.engine.versions import insist_on, versions
+from spark_jobs.engine.worker_imports import ready_for_next_task
 from storage.units import Unit
 
 __all__ = ["fit_on_spark"]
@@ -49,7 +50,9 @@ def fit_on_spark(
         if wanted is not None:
             insist_on(wanted)
         number, parts = numbered
-        return ((block, (number, value)) for block, value in _share_sums(parts, concepts, share))
+        for block, value in _share_sums(parts, concepts, share):
+            yield block, (number, value)
+        ready_for_next_task()
 
     def fit(blocks: Iterable[tuple[int, Any]]) -> Iterator[str]:
         yield store(_fit(blocks, concepts))

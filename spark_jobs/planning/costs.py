@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from configs.schema import ClipConfig, CocuConfig
 from curation.index.spec import TRAINED_ON, choose_index
-from models.clip import clip_size
 from storage import tables
 from storage.listing import look_up
 from storage.tables import Manifest
@@ -111,7 +110,7 @@ def dimension(config: CocuConfig) -> int:
     manifest = tables.find_manifest(config.workspace, "image_embeddings")
     if manifest is not None and manifest.files:
         return tables.read_schema(manifest.files[0]).field("embedding").type.byte_width // 2
-    return clip_size(config.clip)[0]
+    return _clip_size(config.clip)[0]
 
 
 def memory(config: CocuConfig, job: str, rows: int, concepts: int) -> float:
@@ -136,9 +135,16 @@ def memory(config: CocuConfig, job: str, rows: int, concepts: int) -> float:
     return _PYTHON + extra[job]
 
 
+def _clip_size(clip: ClipConfig) -> tuple[int, int, int]:
+    # Jobs whose workers need no torch import this module, too: 1.5 s of each worker.
+    from models.clip import clip_size
+
+    return clip_size(clip)
+
+
 def _model(clip: ClipConfig, config: CocuConfig) -> float:
     """Weights in fp32, a batch's activations (400 MB for ViT-B-16, growing with the weights) and decoded images."""
-    _, parameters, pixels = clip_size(clip)
+    _, parameters, pixels = _clip_size(clip)
     batch = config.embed.batch_size or 64
     return 4 * parameters + 2.7 * parameters * batch / 64 + 4 * batch * 3 * pixels
 
