@@ -13,7 +13,7 @@ from storage.copies import upload_folder
 from storage.locks import hold_lock
 from storage.progress import is_begun
 from tests import harness
-from tests.faults.calm import start
+from tests.faults import calm
 from tests.harness.object_store import object_store
 from tests.training import launch
 
@@ -35,19 +35,19 @@ def bucket():
 
 
 @pytest.fixture(scope="module")
-def story(bucket, tmp_path_factory):
+def story(spark, bucket, tmp_path_factory):
     """(folder, log of the killed run, output of the run after it); the local twin is in folder/workspace."""
     folder = tmp_path_factory.mktemp("s3")
     harness.write_shards(folder / "shards", SHARDS, SAMPLES)
     clip = harness.write_tiny_clip(folder / "clip")
     local = harness.write_config(folder, folder / "shards", clip, rows_per_part=4)
-    harness.run(harness.submit("pipeline", local, folder / "workspace"), timeout=800)
+    assert calm.run_here(spark, "pipeline", local, folder / "workspace") == ""
     (folder / "remote").mkdir()
     remote = harness.write_config(folder / "remote", folder / "shards", clip, rows_per_part=4)
     remote.write_text(remote.read_text().replace(str(folder / "shards"), "s3a://bucket/in"))
     upload_folder(folder / "shards", "s3a://bucket/in")
     command = harness.submit("pipeline", remote, WORKSPACE, "spark.units_per_wave=2")
-    driver = start(command, folder / "killed.log")
+    driver = calm.start(command, folder / "killed.log")
     harness.wait_for(
         lambda: driver.poll() is not None or is_begun(WORKSPACE, "image_embeddings"), 600, "nothing committed"
     )

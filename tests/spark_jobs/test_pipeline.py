@@ -19,6 +19,7 @@ from storage import tables
 from storage.vectors import column_to_vectors
 from tests import harness
 from tests.curation import naive
+from tests.faults import calm
 from tests.training import launch
 
 pytestmark = pytest.mark.slow
@@ -205,7 +206,7 @@ def test_a_changed_setting_is_refused_by_name(corpus):
     assert "overwrite=true" in error
 
 
-def test_one_corpus_against_anothers_index(corpus, tmp_path):
+def test_one_corpus_against_anothers_index(spark, corpus, tmp_path):
     folder, _, _ = corpus
     harness.write_shards(tmp_path / "other", 1, 30, seed=9)
     clip = json.loads((folder / "config.yaml").read_text())["clip"]
@@ -217,14 +218,14 @@ def test_one_corpus_against_anothers_index(corpus, tmp_path):
         tmp_path, folder / "shards", (clip["name"], clip["pretrained"]), corpora=two,
         index={"corpora": ["web"]}, archives={"corpora": ["mine"], "top": 8, "neighbours": 1, "ranking": "calibrated"},
     )  # fmt: skip
-    harness.run(harness.submit("pipeline", config, tmp_path / "workspace"))
+    assert calm.run_here(spark, "pipeline", config, tmp_path / "workspace") == ""
     keys, neighbours = _columns(tmp_path, "archives", "key", "neighbours")
     assert len(keys) == 30
     assert all(key.startswith("mine/") for key in keys)
     assert all(len(found) == 1 and found[0].startswith("web/") for found in neighbours)
 
 
-def test_ready_embeddings_come_out_as_archives(corpus, tmp_path):
+def test_ready_embeddings_come_out_as_archives(spark, corpus, tmp_path):
     """What clip-retrieval users have: .npy files, metadata, a word list with vectors."""
     folder, _, _ = corpus
     images = column_to_vectors(
@@ -253,7 +254,7 @@ def test_ready_embeddings_come_out_as_archives(corpus, tmp_path):
         concepts={"vocabulary": f"{tmp_path}/words.txt", "embeddings": f"{tmp_path}/words.npy"},
         archives={"top": 8, "ranking": "paper"},
     )  # fmt: skip
-    harness.run(harness.submit("pipeline", config, tmp_path / "workspace"))
+    assert calm.run_here(spark, "pipeline", config, tmp_path / "workspace") == ""
     one, other = (_columns(place, "archives", "concepts", "scores") for place in (folder, tmp_path))
     assert one[0] == other[0]
     for left, right in zip(one[1], other[1], strict=True):
