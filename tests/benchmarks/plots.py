@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 __all__ = ["costs", "draw"]
 
 _STEPS = {
+    "mining, us a pair": "mine_concepts",
     "index, us a pair": "build_index",
     "archives, us a pair": "build_archives",
 }
