@@ -17,6 +17,8 @@ from tests.faults.calm import Outcome
 
 _WIDTHS = (40, 6, 9, 9, 7)
 
+_ALIKE = "duplicates.similarity=0.8"  # some of the vectors are
+
 
 def main() -> None:
     """Entry of python -m tests.faults."""
@@ -36,6 +38,7 @@ def main() -> None:
         corpus = calm.prepare(folder / "corpus", samples=120)
         vectors = soak.prepare(session, folder / "vectors", arguments.rows, 32)
         names = ("pairs", "image_embeddings")
+        calm.run_here(session, "find_duplicates", vectors.config, vectors.calm, _ALIKE)
         clip = (str(next((corpus.folder / "clip").glob("*.json"))), "none")
         with harness.standalone_cluster(scratch / "cluster") as url:
             faults: list[Callable[[], Outcome]] = [
@@ -52,6 +55,7 @@ def main() -> None:
                 lambda: kills.driver_killed(
                     vectors.calm, vectors.config, scratch, "build_archives", soak.NAMES, (1, 8, 16, 24)
                 ),
+                lambda: kills.duplicates_killed(vectors.calm, vectors.config, scratch, _ALIKE),
                 lambda: kills.two_runs(corpus, scratch),
                 lambda: storage.disk_full(session, corpus, scratch),
                 lambda: storage.read_only(session, corpus, scratch),

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
+from spark_jobs.indexing.copies import LINKS
 from storage.units import Part
 from tests import harness
 from tests.faults.calm import Corpus, Outcome, compare, finish, start, workspace_with
@@ -155,6 +156,34 @@ def _after_kill(folder: Path, size: int, done_before: int) -> Iterator[str]:
     # The orphans of earlier kills are still there; they go when the table is complete.
     if lost > size * (2 if done_before else 1):
         yield f"{lost} finished units are to be done again; a wave has {size}"
+
+
+def duplicates_killed(calm: Path, config: Path, scratch: Path, *overrides: str) -> Outcome:
+    """kill -9 the driver of find_duplicates in its search and at the end; the last run finds what an undisturbed one found.
+
+    Args:
+        calm: workspace that holds `duplicates` of an undisturbed run with the same overrides.
+    """
+    workspace = workspace_with(calm, scratch / "driver-duplicates", ("image_embeddings",))
+    log, killed = scratch / "driver-duplicates.log", 0
+    command = harness.submit("find_duplicates", config, workspace, "spark.units_per_wave=2", *overrides)
+    for table, units in ((LINKS, 1), (LINKS, 9), ("duplicates", 2)):
+        driver = start(command, log)
+        harness.wait_for(
+            lambda table=table, units=units, driver=driver: driver.poll() is not None
+            or harness.committed_units(workspace, table) >= units,
+            300,
+            f"nothing of {table} was committed",
+        )
+        killed += driver.poll() is None
+        harness.kill_tree(driver.pid)
+        driver.wait()
+    finish(start(command, log), log)
+    outcome = compare(calm, workspace, "driver killed in find_duplicates", killed, ("duplicates",))
+    left = [folder.name for folder in workspace.iterdir() if folder.name.startswith("duplicate_")]
+    if left or killed < 3:
+        outcome.verdict = f"{killed} kills; left: {', '.join(left) or 'nothing'}"
+    return outcome
 
 
 def two_runs(corpus: Corpus, scratch: Path) -> Outcome:
