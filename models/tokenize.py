@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
@@ -30,10 +31,25 @@ def _tokenizer() -> SimpleTokenizer:
     return SimpleTokenizer()
 
 
+# Plain ASCII without & and <, in which the tokenizer finds no broken encoding, markup or special token to look after:
+# the ids are those of its words, numbers and marks one after the other, cut as the tokenizer cuts them.
+_PLAIN = re.compile(r"[ !-%'-;=-~]*")
+_PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[a-z]+|[0-9]|[^ a-z0-9]+")
+
+
+@lru_cache(maxsize=1 << 16)
+def _piece_ids(piece: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().encode(piece))
+
+
 def token_ids(text: str) -> np.ndarray:
     """Token ids of one text without the marks, uint16 (few bytes, as many texts are kept)."""
     with _LOCK:  # the tokenizer keeps a table of words of its own
-        return np.array(_tokenizer().encode(text), dtype=np.uint16)
+        if _PLAIN.fullmatch(text):
+            ids = [number for piece in _PIECES.findall(text.lower()) for number in _piece_ids(piece)]
+        else:
+            ids = _tokenizer().encode(text)
+        return np.array(ids, dtype=np.uint16)
 
 
 _ids = lru_cache(maxsize=1 << 17)(token_ids)

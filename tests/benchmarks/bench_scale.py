@@ -56,7 +56,7 @@ def write_corpus(workspace: Path, rows: int, asked: int, grown_from: int = 0) ->
     The first ``asked`` rows are corpus `web`, which is curated; the others, corpus `rest`, are in the index only.
     ``grown_from``: the tables are those of so many pairs, and the rest was added.
     """
-    captions = _captions()
+    captions = captions_of_photos()
     records: dict[str, list[UnitRecord]] = {"pairs": [], "image_embeddings": []}
     for number, start in enumerate(range(0, rows, PART_ROWS)):
         random = np.random.default_rng(number + 1)
@@ -66,7 +66,7 @@ def write_corpus(workspace: Path, rows: int, asked: int, grown_from: int = 0) ->
         keys = pa.array([f"{corpus}/{number:05d}/{row:06d}" for row in range(count)])
         vectors = clip_like(count, seed=number)
         halves = random.integers(len(captions), size=(count, 2))
-        told = pa.array([_spliced(captions[first], captions[second]) for first, second in halves])
+        told = pa.array([spliced(captions[first], captions[second]) for first, second in halves])
         parts = {
             "pairs": pa.table({"key": keys, "caption": told}),
             "image_embeddings": pa.table(
@@ -80,13 +80,14 @@ def write_corpus(workspace: Path, rows: int, asked: int, grown_from: int = 0) ->
         _finish(workspace, table, units, grown=grown_from > 0)
 
 
-def _spliced(first: str, second: str) -> str:
+def spliced(first: str, second: str) -> str:
     """The first half of one caption and the second of another: hardly any comes twice, as on the web."""
     begin, end = first.split(), second.split()
     return " ".join([*begin[: len(begin) // 2], *end[len(end) // 2 :]])
 
 
-def _captions() -> list[str]:
+def captions_of_photos() -> list[str]:
+    """Real ones where ``COCU_REAL_DATA`` is, else made-up ones."""
     path = Path(os.environ.get("COCU_REAL_DATA") or ".") / "real-clip" / "pairs.jsonl"
     if path.is_file():
         pairs = [json.loads(line) for line in path.open(encoding="utf-8")]
