@@ -16,7 +16,7 @@ METHODS = ("caption-nouns", "truth")
 def _experiment(workspace: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     common = [
         f"workspace={workspace}", f"experiment.methods=[{','.join(METHODS)}]", "experiment.losses=[ours]",
-        "experiment.seeds=[4]", "experiment.points=2", "experiment.scenes=60", "experiment.eval_scenes=4",
+        "experiment.seeds=[4]", "experiment.points=2", "experiment.scenes=40", "experiment.eval_scenes=4",
         "concepts.min_count=2", "train.model=tiny", "train.model_options={context_length: 32}", "train.epochs=2",
         "train.batch_size=16", "experiment.stride=64", "spark.master=local[2]",
     ]  # fmt: skip
@@ -31,7 +31,7 @@ def test_a_small_experiment_ends_with_a_comparison_and_is_not_run_twice(tmp_path
     rows = json.loads((out / "report" / "experiment.json").read_text())
     assert {row["method"] for row in rows} == set(METHODS)
     pairs = tables.read_manifest(str(out / "tables" / "truth"), "training_set").rows
-    assert pairs >= 60
+    assert pairs >= 40
     for method in METHODS:
         points = [row for row in rows if row["method"] == method]
         assert [row["seed"] for row in points] == [4, 4]
@@ -54,6 +54,3 @@ def test_a_small_experiment_ends_with_a_comparison_and_is_not_run_twice(tmp_path
     assert again.returncode == 0, again.stderr[-2000:]
     assert "2 runs, 2 finished before" in again.stdout
     assert checkpoint.stat().st_mtime_ns == before
-    wrong = _experiment(tmp_path / "ws", "experiment.methods=[cocu]")
-    assert wrong.returncode == 2
-    assert "cocu is not one of" in wrong.stderr

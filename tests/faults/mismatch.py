@@ -56,12 +56,8 @@ def executor_differs(corpus: Corpus, scratch: Path) -> Outcome:
         line = _error_line(said)
         if said.returncode != 2 or "executor on" not in line or "lacks clip." not in line:
             wrong.append(f"embed_images: exit code {said.returncode}: {line or said.stderr[-300:]}")
-        said = _submit("ingest", corpus, folder / "ingest", url, 3, "500m")
-        line = _error_line(said)
-        if said.returncode != 2 or "numpy 1.26.1 (driver: 1.26.4)" not in line:
-            wrong.append(f"ingest: exit code {said.returncode}: {line or said.stderr[-300:]}")
     return Outcome(
-        "executor without model / other version", 3, 3, 3 - len(wrong), 0, "; ".join(wrong) or "ok"
+        "executor without model / other version", 2, 2, 2 - len(wrong), 0, "; ".join(wrong) or "ok"
     )
 
 

@@ -58,7 +58,9 @@ def test_a_killed_driver_goes_on_where_it_was(corpus, tmp_path):
 
 
 def test_a_killed_driver_goes_on_with_the_archives(vectors, tmp_path):
-    _assert_well(kills.driver_killed(vectors.calm, vectors.config, tmp_path, "build_archives", soak.NAMES))
+    _assert_well(
+        kills.driver_killed(vectors.calm, vectors.config, tmp_path, "build_archives", soak.NAMES, waves=(5,))
+    )
 
 
 def test_of_two_runs_at_once_one_stops(corpus, tmp_path):

@@ -20,7 +20,7 @@ from tests.training import launch
 pytestmark = pytest.mark.slow
 WORKSPACE = "s3a://bucket/ws"
 TABLES = ("pairs", "image_embeddings", "concepts", "pair_concepts", "archives", "training_set")
-SHARDS, SAMPLES = 3, 16
+SHARDS, SAMPLES = 3, 8
 
 
 @pytest.fixture(scope="module")

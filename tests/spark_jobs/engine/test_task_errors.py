@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from configs.errors import UserError
+from configs.schema import CocuConfig
 from spark_jobs.engine.task_errors import as_user_errors, translated
+from spark_jobs.mining.caption_nouns import build_caption_nouns
 from spark_jobs.mining.counting import count_concepts
 from spark_jobs.mining.moments import image_moments
 from storage import tables
@@ -46,8 +48,10 @@ def test_a_bug_keeps_its_trace():
 @pytest.mark.slow
 def test_a_damaged_part_ends_counting_and_moments_with_a_sentence(spark, tmp_path):
     write_workspace(tmp_path, {"web": make_corpus(60, concepts=10)}, rows_per_part=20)
+    pairs = tables.read_manifest(str(tmp_path), "pairs")
+    nouns = build_caption_nouns(spark, CocuConfig(workspace=str(tmp_path)), pairs)
     for table, work in {
-        "pairs": lambda manifest: count_concepts(spark, manifest, manifest, 1, 100),
+        "pairs": lambda manifest: count_concepts(spark, manifest, nouns, 1, 100),
         "image_embeddings": lambda manifest: image_moments(spark, manifest),
     }.items():
         manifest = tables.read_manifest(str(tmp_path), table)
