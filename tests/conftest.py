@@ -11,6 +11,9 @@ from pathlib import Path
 # Before torch or NumPy start their thread pools: the tests' processes share few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+# JVMs of tests live shortly: what Java's second compiler makes faster, it has cost before.
+os.environ.setdefault("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+os.environ.setdefault("SPARK_DAEMON_JAVA_OPTS", os.environ["SPARK_SUBMIT_OPTS"])
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 import pytest
