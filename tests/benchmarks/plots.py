@@ -54,9 +54,7 @@ def draw(
     by_step = costs(sizes, entries, cores)
     names = sorted(by_step, key=by_step.__getitem__)
     rates.barh(names, [1e6 / by_step[name] for name in names])
-    rates.set(
-        xscale="log", xlabel="pairs a second of one core", title=f"rate by step, {sizes[-1]['rows']:,} pairs"
-    )
+    rates.set(xlabel="pairs a second of one core", title=f"rate by step, {sizes[-1]['rows']:,} pairs")
     for column, name in _STEPS.items():
         scale.plot([size["rows"] for size in sizes], [size[column] for size in sizes], "o-", label=name)
     scale.set(
