@@ -97,7 +97,7 @@ soak: setup ## archives while executors are killed at random (ARGS="--minutes 30
 ##@ For developers
 .PHONY: bench quality experiment demo-clip demo-groupvit format test-modern test-readers
 BENCHES := task store groupvit reader decode evaluation embed archives search peer_index peer_embed extraction quality ingest export
-bench: setup ## the benchmarks one after another into benchmarks.json (BENCHES="groupvit reader"; scale takes an hour)
+bench: setup ## the benchmarks one after another into benchmarks.json (BENCHES="groupvit reader"; scale takes 7 minutes)
 	@for name in $(BENCHES); do echo; echo "== bench_$$name"; python -m tests.benchmarks.bench_$$name $(ARGS) || exit 1; done
 MODERN := configs storage corpora curation models evaluation spark_jobs training
 test-modern: ## the tests of all that needs neither Petastorm nor Horovod, with today's packages (.venv-modern)

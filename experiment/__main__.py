@@ -108,12 +108,11 @@ def _report(config: CocuConfig, out: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(rows, folder / "experiment.json")
     draw_curves(rows, folder / "curves.png")
-    parts = [f"## {kind} losses\n\n{table(rows, kind)}\n" for kind in config.experiment.losses]
-    if len(config.experiment.losses) > 1:
-        parts.extend(
-            f"## {METHODS[name].title}\n\n{losses_table(rows, name, config.experiment.losses)}\n"
-            for name in config.experiment.methods
-        )
+    methods, kinds = config.experiment.methods, config.experiment.losses
+    if len(methods) == 1:
+        parts = [f"## {METHODS[methods[0]].title}\n\n{losses_table(rows, methods[0], kinds)}\n"]
+    else:
+        parts = [f"## {kind} losses\n\n{table(rows, kind)}\n" for kind in kinds]
     constant = next((row["constant_miou"] for row in rows if row["constant_miou"] is not None), None)
     if constant is not None:
         parts.append(f"The best constant answer scores {constant:.1f} % mIoU.\n")

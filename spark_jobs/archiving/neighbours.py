@@ -81,7 +81,8 @@ def find_neighbours(
     place = (config.workspace, index.extra["folder"], index.recipe)
     splits = index.extra["index"]["splits"]
     groups = _groups(units, options.searched)
-    visited_once = splits > 1 and index.extra["index"]["kind"] == "ivf"
+    # A card finds the lists by itself.
+    visited_once = splits > 1 and index.extra["index"]["kind"] == "ivf" and profile is None
 
     def searches() -> list[Unit]:
         visits = _find_visits(session, config, groups, place, nprobe, inputs) if visited_once else {}
@@ -128,7 +129,7 @@ def search_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     index.nprobe = nprobe
     read = [read_vectors_and_keys(address) for _, address, _ in members]
     keys = pa.chunked_array([chunk for part in read for chunk in part[0].chunks], pa.string())
-    visits = [_matrix(tables.read_file(found), "lists") for *_, found in members if found]
+    visits = [_matrix(tables.read_file(lists), "lists") for *_, lists in members if lists]
     found = neighbours_of(
         keys,
         np.concatenate([part[1] for part in read]),

@@ -40,8 +40,10 @@ def submit(
     """The command line of a job."""
     program = str(Path(sys.executable).parent / "spark-submit")
     common = ["--driver-memory", "1g", "--conf", "spark.ui.enabled=false"]
-    if master.startswith("spark://"):  # as tests/conftest.py does for drivers
-        common += ["--conf", "spark.executor.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"]
+    if java := os.environ.get(
+        "SPARK_SUBMIT_OPTS"
+    ):  # of drivers, by tests/conftest.py; executors live as shortly
+        common += ["--conf", f"spark.executor.extraJavaOptions={java}"]
     script = str(ROOT / "spark_jobs" / f"{job}.py")
     return [
         program,
