@@ -20,9 +20,11 @@ SUBMIT ?= spark-submit
 demo: setup ## set up, then everything on generated scenes: curate, train, evaluate, report
 	@python -m demo $(ARGS)
 
+# Files of tests go to so many processes; each has a Spark session of its own (2 GB).
+TEST_JOBS ?= 2
 .PHONY: test
-test: setup lint ## set up, lint, and run all tests
-	@python -m pytest -q $(ARGS)
+test: setup lint ## set up, lint, and run all tests (ARGS="-k archives"; TEST_JOBS=4 side by side)
+	@python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 ##@ Set-up
 .PHONY: setup

@@ -16,7 +16,7 @@ left_out=('*/__editable__*' '*.pyc' '*/pyspark/jars/*' '*/pyspark/examples/*' '*
     '*/torch/bin/protoc*' '*/torch/bin/test_*' '*/torch/bin/*StoreTest')
 if [ "$PACKAGE" = jobs ]; then
     for name in transformers tokenizers hf_xet mmcv mmengine mmseg cv2 opencv_python.libs opencv_python_headless.libs \
-        tensorboard tensorboard_data_server grpc horovod petastorm zmq pyzmq.libs pytest _pytest duckdb webdataset wids ruff pip setuptools \
+        tensorboard tensorboard_data_server grpc horovod petastorm zmq pyzmq.libs pytest _pytest xdist execnet moto botocore boto3 s3transfer duckdb webdataset wids ruff pip setuptools \
         pkg_resources wheel sklearn scikit_learn.libs scipy scipy.libs networkx pydantic pydantic_core yapf \
         yapf_third_party tests examples future past libfuturize libpasteurize venv_pack; do
         left_out+=("*/site-packages/$name/*")

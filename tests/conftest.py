@@ -21,6 +21,13 @@ import pytest
 import models  # noqa: F401  (declares torchvision's operators before anything imports it)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side, files with slow tests come first, so that no process is left with one when the others are done."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[object]:
     """A real Spark session with two task slots, shared by all tests of a run."""
