@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -137,6 +138,7 @@ def join_rows(pieces: Sequence[Tokens], context_length: int, multiple: int = 8) 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[ !#-%'-;=?-~]*[A-Za-z0-9])?")
 
 
+@lru_cache(maxsize=1 << 18)
 def joins_cleanly(text: str) -> bool:
     """Whether the ids of ``before + text + after`` are those of its parts, where blanks or full stops are next to it."""
     return _PLAIN.fullmatch(text) is not None

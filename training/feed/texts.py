@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +11,7 @@ import pyarrow.compute as pc
 import torch
 
 from configs.errors import UserError
+from curation.keys import hash_keys
 from curation.sampling import draw_columns, draw_words, template_picks, write_prompts
 from models.losses import Concepts
 from models.templates import PROMPT_TEMPLATES
@@ -20,7 +19,7 @@ from models.token_rows import NO_TEXT, Tokens, TokenTable, join_rows, joins_clea
 from training.feed.training_set import TOKENS
 
 __all__ = [
-    "MOST_NOUNS", "NEGATIVES", "Draws", "Prompts", "caption_tokens", "concept_number", "draw_prompts", "fixed_lists",
+    "MOST_NOUNS", "NEGATIVES", "Draws", "Prompts", "caption_tokens", "concept_numbers", "draw_prompts", "fixed_lists",
     "prompt_texts", "prompt_words",
 ]  # fmt: skip
 
@@ -182,32 +181,35 @@ def _concepts(table: pa.Table, drawn: _Drawn, draws: Draws) -> Concepts | None:
     """What prompts name and images are known to show, as numbers."""
     if draws.negatives == "all":
         return None
-    named = torch.from_numpy(_numbers(drawn))
+    named = concept_numbers(pa.array([*drawn.words, ""], pa.string()))[drawn.codes]
+    shown = torch.from_numpy(named)
     if draws.negatives == "same-concept":
-        return Concepts(named, named)
+        return Concepts(shown, shown)
     flat, length = flat_lists(table, "archive_concepts")
-    archives = _numbers(_coded(flat, (table.num_rows, length)))[:, : draws.known or length]
-    nouns = pc.split_pattern(table.column("caption_nouns"), "\n")
-    nouns = [row[:MOST_NOUNS] + [""] * (MOST_NOUNS - len(row)) for row in nouns.to_pylist()]
-    flat = pa.array([word for row in nouns for word in row], pa.string())
-    nouns = _numbers(_coded(flat, (table.num_rows, MOST_NOUNS)))
-    return Concepts(named, torch.cat([named, torch.from_numpy(archives), torch.from_numpy(nouns)], dim=1))
+    archives = concept_numbers(flat).reshape(table.num_rows, length)[:, : draws.known or length]
+    known = np.concatenate([named, archives, _noun_numbers(table)], axis=1)
+    return Concepts(shown, torch.from_numpy(known))
 
 
 MOST_NOUNS = 16
 """Nouns and phrases of a caption that are looked at, the first ones: the lists of all processes have one length."""
 
 
-def _numbers(drawn: _Drawn) -> np.ndarray:
-    """int64, of the shape of ``codes``: :func:`concept_number` of each word, 0 where there is none."""
-    return np.array([*map(concept_number, drawn.words), 0], np.int64)[drawn.codes]
+def _noun_numbers(table: pa.Table) -> np.ndarray:
+    """:func:`concept_numbers` of the captions' nouns, int64 (n, MOST_NOUNS), 0 behind the last."""
+    column = table.column("caption_nouns")
+    _refuse_nulls(column, "caption_nouns")
+    nouns = pc.list_slice(pc.split_pattern(column, "\n"), 0, MOST_NOUNS).combine_chunks()
+    numbers = np.zeros((table.num_rows, MOST_NOUNS), np.int64)
+    lengths = pc.list_value_length(nouns).to_numpy(zero_copy_only=False)
+    numbers[np.arange(MOST_NOUNS) < lengths[:, None]] = concept_numbers(nouns.flatten())
+    return numbers
 
 
-@lru_cache(maxsize=1 << 20)
-def concept_number(word: str) -> int:
-    """63 bits that stand for a text, the same in every process; 0 for the empty one."""
-    digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 1 or 1) if word else 0
+def concept_numbers(words: pa.Array) -> np.ndarray:
+    """63 bits that stand for each text, the same in every process; 0 for the empty one: int64 (n,)."""
+    numbers = np.maximum(hash_keys(words) >> np.uint64(1), np.uint64(1)).astype(np.int64)
+    return np.where(pc.binary_length(words).to_numpy(zero_copy_only=False) > 0, numbers, 0)
 
 
 def strings(table: pa.Table, name: str) -> list[str]:
@@ -240,17 +242,24 @@ def flat_lists(table: pa.Table, name: str) -> tuple[pa.Array, int]:
     column = table.column(name)
     length = _list_length(table, name)
     _refuse_nulls(column, name)
-    if length is None or not pc.all(pc.equal(pc.list_value_length(column), length), min_count=0).as_py():
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if length is None or not all(_are_of(chunk, length) for chunk in chunks):
         raise UserError(
             f"the training set's column {name} is {column.type}, not lists of one length: "
             "build it again with export_training"
         )
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     # flatten() heeds where a slice begins; the attribute `values` does not
     flat = [pa.array([], column.type.value_type), *(chunk.flatten() for chunk in chunks)]
     if any(values.null_count for values in flat):
         raise UserError(f"the training set's column {name} has lists with empty places: export it again")
     return pa.concat_arrays(flat), length
+
+
+def _are_of(lists: pa.Array, length: int) -> bool:
+    """Whether all have that length (of the offsets: as functions of Arrow it takes a tenth of a batch's texts)."""
+    if pa.types.is_fixed_size_list(lists.type):
+        return lists.type.list_size == length
+    return bool((np.diff(lists.offsets.to_numpy()) == length).all())
 
 
 def _list_length(table: pa.Table, name: str) -> int | None:
