@@ -94,9 +94,9 @@ def calibrated_scores(
 
 def _of_captions(probe: Probe, concepts: np.ndarray) -> np.ndarray:
     """What the captions of all images say of each concept, whatever the image: float64 (m,)."""
-    counts = probe.counts[concepts] + 0.5
+    counts = probe.counts + 0.5
     often = OFTEN * np.log(counts / (counts + _ENOUGH))
-    return often - np.log(probe.naming[concepts].astype(np.float64) + SHOWN)
+    return (often - np.log(probe.naming.astype(np.float64) + SHOWN))[concepts]
 
 
 def centred_similarities(
@@ -133,8 +133,8 @@ def _shares(
 
 
 def _log_likelihood_ratio(index: OpenIndex, concepts: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-    spread = index.cosine_std[concepts].astype(np.float64)
-    above = cosines - index.cosine_mean[concepts]
-    z = np.divide(above, spread, out=np.zeros_like(above), where=spread > 0)
-    separation = index.separation[concepts].astype(np.float64)
-    return separation * z - separation**2 / 2
+    """d z - d^2 / 2 as a straight line in the cosine, whose slope and height are the concept's."""
+    spread, separation = index.cosine_std.astype(np.float64), index.separation.astype(np.float64)
+    slope = np.divide(separation, spread, out=np.zeros_like(spread), where=spread > 0)
+    height = -slope * index.cosine_mean - separation**2 / 2
+    return slope[concepts] * cosines + height[concepts]

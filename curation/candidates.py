@@ -13,7 +13,7 @@ import numpy as np
 from curation.csr import ragged_slots
 from curation.index.folder import OpenIndex
 from curation.probe import Probe
-from curation.products import DENSE_ROWS, dense_blocks
+from curation.products import dense_blocks
 
 __all__ = ["Candidates", "neighbours_concepts", "with_proposals"]
 
@@ -77,9 +77,12 @@ def with_proposals(
     codes, products = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for start, block in dense_blocks(anchors, probe.weights):
         first = start * vocabulary
-        inside = slice(*np.searchsorted(known, (first, first + DENSE_ROWS * vocabulary)))
-        codes.append(np.union1d(known[inside], first + _likeliest(block + probe.biases, count)))
-        products.append(block.ravel()[codes[-1] - first])
+        wanted = _likeliest(block + probe.biases, count)
+        inside = slice(*np.searchsorted(known, (first, first + wanted.size)))
+        wanted.ravel()[known[inside] - first] = True
+        there = np.flatnonzero(wanted)
+        codes.append(first + there)
+        products.append(block.ravel()[there])
     every = np.concatenate(codes)
     starts, counts = np.zeros(len(every), np.int64), np.zeros(len(every), np.int64)
     places = np.searchsorted(every, known)
@@ -90,11 +93,14 @@ def with_proposals(
 
 
 def _likeliest(chances: np.ndarray, count: int) -> np.ndarray:
-    """Where in the flattened (n, V) the ``count`` highest of each row are."""
-    rows, vocabulary = chances.shape
-    kept = min(count, vocabulary)
-    if kept < vocabulary:
-        best = np.argpartition(chances, vocabulary - kept, axis=1)[:, vocabulary - kept :]
-    else:
-        best = np.broadcast_to(np.arange(vocabulary), chances.shape)
-    return (np.arange(rows)[:, None] * vocabulary + best).ravel()
+    """Mask (n, V) of the ``count`` highest of each row (n, V); of those that tie with the last, any."""
+    kept = min(count, chances.shape[1])
+    if not kept:
+        return np.zeros(chances.shape, bool)
+    # NumPy sorts faster than it finds the places of the highest.
+    least = np.sort(chances, axis=1)[:, -kept, None]
+    mask = chances >= least
+    for row in np.flatnonzero(np.count_nonzero(mask, axis=1) > kept):
+        mask[row] = False
+        mask[row, np.argsort(-chances[row], kind="stable")[:kept]] = True
+    return mask

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["DENSE_ROWS", "dense_blocks", "products_of_sorted", "row_products"]
+__all__ = ["dense_blocks", "dense_rows", "products_of_sorted", "row_products"]
 
-DENSE_ROWS = 64
 _MOST_DENSE = (
     16_384  # rows of the right side, up to which computing all products costs less than fetching some
 )
@@ -43,17 +42,23 @@ def row_products(
     return products
 
 
+def dense_rows(right: np.ndarray) -> int:
+    """Rows of the left side that are multiplied at a time: the more the faster, and 16 MB of products at most."""
+    return 256 if len(right) <= _MOST_DENSE else 64
+
+
 def dense_blocks(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """All products of ``left`` (n, d) float32 and ``right`` (v, d) float32, 64 rows at a time.
+    """All products of ``left`` (n, d) float32 and ``right`` (v, d) float32, :func:`dense_rows` at a time.
 
     Matrix products of one shape whatever n: what they round to does not depend on how a task was cut into batches.
 
     Yields:
-        The first row of a block, and its products float32 (up to 64, v).
+        The first row of a block, and its products float32 (up to so many, v).
     """
-    for start in range(0, len(left), DENSE_ROWS):
-        rows = left[start : start + DENSE_ROWS]
-        block = np.zeros((DENSE_ROWS, left.shape[1]), np.float32)
+    most = dense_rows(right)
+    for start in range(0, len(left), most):
+        rows = left[start : start + most]
+        block = np.zeros((most, left.shape[1]), np.float32)
         block[: len(rows)] = rows
         yield start, (block @ right.T)[: len(rows)]
 
@@ -69,6 +74,6 @@ def products_of_sorted(
         return row_products(left, left_rows, right, right_rows)
     products = np.empty(len(left_rows), np.float32)
     for start, block in dense_blocks(left, right):
-        asked = slice(*np.searchsorted(left_rows, (start, start + DENSE_ROWS)))
+        asked = slice(*np.searchsorted(left_rows, (start, start + len(block))))
         products[asked] = block[left_rows[asked] - start, right_rows[asked]]
     return products

@@ -135,8 +135,10 @@ class MemoryWatch(threading.Thread):
         self.bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     def run(self) -> None:
-        """Every half second."""
-        while not self.stopped.wait(0.5):
+        """Every half second, and once more at the end: workers that are idle have used what they used."""
+        stopped = False
+        while not stopped:
+            stopped = self.stopped.wait(0.5)
             shared, workers = 0.0, 0
             for process in psutil.Process().children(recursive=True):
                 mapped, private = self._of(process)
