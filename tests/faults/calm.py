@@ -58,7 +58,7 @@ class Corpus:
         return self.folder / "calm"
 
 
-def prepare(folder: Path, shards: int = 6, samples: int = 80) -> Corpus:
+def prepare(folder: Path, shards: int = 6, samples: int = 50) -> Corpus:
     """Write the corpus and run the pipeline over it, undisturbed, with credentials in all usual places."""
     # More layers than a tiny model needs, so that there is time to kill what computes it.
     clip = harness.write_tiny_clip(folder / "clip", slow_layers=6)
