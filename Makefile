@@ -22,9 +22,10 @@ demo: setup ## set up, then everything on generated scenes: curate, train, evalu
 
 # Files of tests go to so many processes; each has a Spark session of its own (2 GB).
 TEST_JOBS ?= 2
+PYTEST = python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
 test: setup lint ## set up, lint, and run all tests (ARGS="-k archives"; TEST_JOBS=4 side by side)
-	@python -m pytest -q -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 ##@ Set-up
 .PHONY: setup
@@ -104,7 +105,7 @@ bench: setup ## the benchmarks one after another into benchmarks.json (BENCHES="
 MODERN := configs storage corpora curation models evaluation spark_jobs training
 test-modern: ## the tests of all that needs neither Petastorm nor Horovod, with today's packages (.venv-modern)
 	@VENV=.venv-modern LOCK=requirements-modern.txt scripts/setup.sh
-	@PATH="$(CURDIR)/.venv-modern/bin:$$PATH" PYSPARK_PYTHON=$(CURDIR)/.venv-modern/bin/python python -m pytest -q $(MODERN:%=tests/%) $(ARGS)
+	@PATH="$(CURDIR)/.venv-modern/bin:$$PATH" PYSPARK_PYTHON=$(CURDIR)/.venv-modern/bin/python $(PYTEST) $(MODERN:%=tests/%) $(ARGS)
 test-readers: setup ## tables and exports read by Hugging Face datasets, in an environment of its own (.venv-readers)
 	@[ -x .venv-readers/bin/python ] || { $(BIN)/python -m venv .venv-readers && .venv-readers/bin/pip install -q datasets==5.2.0 pillow; }
 	@python -m pytest -q tests/spark_jobs/test_publish.py tests/spark_jobs/exporting $(ARGS)
