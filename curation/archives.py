@@ -124,16 +124,18 @@ def neighbours_of(
     threads: int | None = None,
     depth: int = 0,
     visits: np.ndarray | None = None,
+    before: Neighbours | None = None,
 ) -> Neighbours:
     """Rows and similarities of the pairs' neighbours in the index, or in the splits of it that are open.
 
     Args:
         depth: how many; 0: ``options.searched``, of which copies are not taken out yet.
         visits: the lists that each pair visits, where they are known already (``curation.index.lists_to_visit``).
+        before: their neighbours in other splits, which are in the result where they are nearer.
     """
     own_is_neighbour = options.include_anchor or options.ranking == "compat"
     excluded = None if own_is_neighbour else _one_array(keys)
-    return search(index, embeddings, depth or options.searched, excluded, threads, visits)
+    return search(index, embeddings, depth or options.searched, excluded, threads, visits, before)
 
 
 def _without_copies(

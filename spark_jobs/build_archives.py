@@ -18,8 +18,8 @@ from pyspark.sql import SparkSession
 from configs.loading import to_plain
 from configs.schema import ArchivesConfig, CocuConfig
 from spark_jobs.archiving.neighbours import (
-    TABLE,
     find_neighbours,
+    forget_neighbours,
     placed_index,
     searched_apart,
 )
@@ -119,7 +119,7 @@ def run(session: SparkSession, config: CocuConfig) -> Manifest:
     parts = {name: job.inputs[name] for name in ("image_embeddings", "pair_concepts", "index")}
     chosen, job.units, job.profile = job.units, units, profile
     manifest = build_table(session, config, job)
-    tables.remove_table(config.workspace, TABLE)
+    forget_neighbours(config)
     return manifest
 
 

@@ -152,7 +152,9 @@ class Candidates:
     similarities: np.ndarray
 
 
-def scan_lists(lists: Lists, queries: np.ndarray, visits: np.ndarray, wanted: int) -> Candidates:
+def scan_lists(
+    lists: Lists, queries: np.ndarray, visits: np.ndarray, wanted: int, least: np.ndarray | None = None
+) -> Candidates:
     """All candidates for the ``wanted`` most similar vectors in the lists that each query visits.
 
     Args:
@@ -160,9 +162,10 @@ def scan_lists(lists: Lists, queries: np.ndarray, visits: np.ndarray, wanted: in
         queries: (B, d) float32.
         visits: (B, p) numbers of lists, nearest first, -1 for none.
         wanted: k.
+        least: float32 (B,), what is less similar than this is not wanted, -inf: anything is; None: of all queries.
     """
-    found = _Found(queries, wanted)
-    near = _first_visits(lists, visits, wanted)
+    found = _Found(queries, wanted, least)
+    near = _first_visits(lists, visits, wanted) if np.isinf(found.least).any() else 0
     for chosen, first in ((visits[:, :near], True), (visits[:, near:], False)):
         for number, asking in by_list(chosen):
             found.compare(lists, lists.pieces(number), asking, first)
@@ -170,9 +173,9 @@ def scan_lists(lists: Lists, queries: np.ndarray, visits: np.ndarray, wanted: in
     return found.candidates()
 
 
-def scan_all(lists: Lists, queries: np.ndarray, wanted: int) -> Candidates:
+def scan_all(lists: Lists, queries: np.ndarray, wanted: int, least: np.ndarray | None = None) -> Candidates:
     """The same where every query visits everything: exact search."""
-    found = _Found(queries, wanted)
+    found = _Found(queries, wanted, least)
     everyone = np.arange(len(queries))
     begun = min(len(lists), max(_SCANNED, 8 * wanted))
     found.compare(lists, lists.between(0, begun), everyone, first=True)
@@ -207,9 +210,10 @@ def best_first(queries: np.ndarray, similarities: np.ndarray, rows: np.ndarray) 
 class _Found:
     """Candidates as they are collected, and the least similarity that still matters to each query."""
 
-    def __init__(self, queries: np.ndarray, wanted: int) -> None:
+    def __init__(self, queries: np.ndarray, wanted: int, least: np.ndarray | None = None) -> None:
         self.queries, self.wanted = queries, wanted
-        self.least = np.full(len(queries), -np.inf, np.float32)
+        nothing = np.full(len(queries), -np.inf, np.float32)
+        self.least = nothing if least is None else (least - _TIE).astype(np.float32)
         self._memory: dict[str, np.ndarray] = {}
         self._kept: list[Candidates] = []
         self._count = 0

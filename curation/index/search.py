@@ -35,10 +35,12 @@ def search(
     exclude_keys: pa.Array | None = None,
     threads: int | None = None,
     visits: np.ndarray | None = None,
+    before: Neighbours | None = None,
 ) -> Neighbours:
     """The nearest images of each query. The more queries at once, the less each costs.
 
-    Of an index that was opened in part, the nearest among its lists: ``merge`` makes the whole of the parts.
+    Of an index that was opened in part, the nearest among its lists: ``merge`` makes the whole of the parts. What is
+    known of the parts searched ``before`` spares what cannot be among the nearest.
 
     Args:
         index: from ``open_index``.
@@ -47,13 +49,15 @@ def search(
         exclude_keys: (B,) the keys of the queries' own images, which are not their neighbours; None: none.
         threads: OpenMP threads of FAISS; None: as they are set.
         visits: of ``lists_to_visit``, where several parts of an index are searched for the same queries.
+        before: found for these queries in other parts, L columns; the result is the nearest in all of them.
 
     Raises:
         UserError: the queries have another dimension than the index.
     """
     if threads:
         faiss.omp_set_num_threads(threads)
-    return _search(index, queries, neighbours, exclude_keys, exact=index.kind == "flat", visits=visits)
+    exact = index.kind == "flat"
+    return _search(index, queries, neighbours, exclude_keys, exact, visits, before)
 
 
 def exact_search(
@@ -91,6 +95,7 @@ def _search(
     exclude_keys: pa.Array | None,
     exact: bool,
     visits: np.ndarray | None = None,
+    before: Neighbours | None = None,
 ) -> Neighbours:
     if neighbours < 1:
         raise UserError(f"archives.neighbours is {neighbours}; write 1 or more")
@@ -105,18 +110,33 @@ def _search(
         visits = None
     elif visits is None:
         visits = lists_to_visit(index, anchors)
-    found = merge([_in_split(split, anchors, visits, wanted) for split in index.splits], wanted)
-    return found if exclude_keys is None else _without_own(index, found, exclude_keys)
+    found: Neighbours | None = None
+    for split in index.splits:
+        least = [_least(some) for some in (before, found) if some is not None]
+        part = _in_split(split, anchors, visits, wanted, np.max(least, axis=0) if least else None)
+        found = part if found is None else merge([found, part], wanted)
+    assert found is not None
+    if exclude_keys is not None:
+        found = _without_own(index, found, exclude_keys)
+    return found if before is None else merge([before, found], neighbours)
 
 
-def _in_split(split: Split, anchors: np.ndarray, visits: np.ndarray | None, wanted: int) -> Neighbours:
+def _least(found: Neighbours) -> np.ndarray:
+    """How similar the last of each query's nearest is, float32 (B,); -inf where there are fewer than were looked for."""
+    rows, similarities = found
+    return np.where(rows[:, -1] >= 0, similarities[:, -1], np.float32(-np.inf))
+
+
+def _in_split(
+    split: Split, anchors: np.ndarray, visits: np.ndarray | None, wanted: int, least: np.ndarray | None
+) -> Neighbours:
     """The nearest in one split; ``visits`` None: all of it is searched."""
     if split.gpu is not None:
         found = gpu_candidates(split, anchors, wanted)
     elif visits is None:
-        found = scan_all(split.lists, anchors, wanted)
+        found = scan_all(split.lists, anchors, wanted, least)
     else:
-        found = scan_lists(split.lists, anchors, visits_here(split, visits), wanted)
+        found = scan_lists(split.lists, anchors, visits_here(split, visits), wanted, least)
     return _exactly(split, anchors, found, wanted)
 
 

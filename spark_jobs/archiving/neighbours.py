@@ -1,16 +1,18 @@
 """The search of build_archives as a stage of its own: many pairs against one split of the index.
 
 A list's vectors are read once for all pairs of a task, so a task takes up to 100,000 of them. Of an index in
-splits it reads one; tasks come split after split, so that a host has one of them in memory at a time. Which lists a
-pair visits is the same for all splits: it is found once and kept as `archive_visits` until the search is done. What
-the searches find is a table of its own, `archive_neighbours`, with a part for every part of `pairs` and split; the
-archives' tasks merge these by similarity. It is removed when the archives are complete.
+splits it reads one; a split follows when the one before it is done, so that a host has one of them in memory at a time,
+and its tasks are told what was found so far: what is less similar is not looked at. Which lists a pair visits is the
+same for all splits: it is found once and kept as `archive_visits` until the search is done. What is found so far
+is a scratch table with a part for every part of `pairs`: `archive_neighbours` after the last split, and in turn it and
+`archive_neighbours_before` after the others. They are removed when the archives are complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,16 +35,16 @@ from storage.tables import Manifest
 from storage.units import Part, Unit, UnitRecord
 
 __all__ = [
-    "TABLE",
     "Place",
     "find_neighbours",
+    "forget_neighbours",
     "placed_index",
     "read_neighbours",
     "searched_apart",
     "task_threads",
 ]
 
-TABLE = "archive_neighbours"
+_TABLES = ("archive_neighbours", "archive_neighbours_before")
 _VISITS = "archive_visits"
 Place = tuple[str, str, str]
 """Workspace, folder relative to `index/`, and recipe of an index."""
@@ -65,8 +67,8 @@ def find_neighbours(
     nprobe: int,
     inputs: dict[str, str],
     profile: ResourceProfile | None,
-) -> dict[str, tuple[str, ...]]:
-    """For every unit the addresses of its parts of `archive_neighbours`, one a split.
+) -> dict[str, str]:
+    """For every unit the address of its part of `archive_neighbours`.
 
     Args:
         session: where to run it.
@@ -84,52 +86,74 @@ def find_neighbours(
     # A card finds the lists by itself.
     visited_once = splits > 1 and index.extra["index"]["kind"] == "ivf" and profile is None
 
-    def searches() -> list[Unit]:
+    def searches(split: int, before: Manifest | None) -> list[Unit]:
         visits = _find_visits(session, config, groups, place, nprobe, inputs) if visited_once else {}
+        found = _addresses(before) if before else {}
         return [
             Unit(
-                _split_name(group[0].name, split),
+                group[0].name,
                 sum(unit.rows for unit in group),
-                (_members(group, visits), place, split, nprobe, options),
+                (_members(group, visits, found), place, split, nprobe, options),
             )
-            for split in range(splits)
             for group in groups
         ]
 
-    settings = {
-        "neighbours": options.searched,
-        "include_anchor": options.include_anchor or options.ranking == "compat",
-        "nprobe": nprobe,
-        "groups": len(groups),
-    }
-    job = TableJob(
-        job="build_archives",
-        table=TABLE,
-        settings=settings,
-        inputs=inputs,
-        units=searches,
-        task=search_unit,
-        what="searches",
-        profile=profile,
-        whole=True,
-        expected=splits * len(groups),
-    )
-    found = build_scratch(session, config, job)
+    def job_of(split: int, before: Manifest | None = None) -> TableJob:
+        return TableJob(
+            job="build_archives",
+            table=_TABLES[(splits - 1 - split) % 2],
+            settings={
+                "neighbours": options.searched,
+                "include_anchor": options.include_anchor or options.ranking == "compat",
+                "nprobe": nprobe,
+                "groups": len(groups),
+                "split": split,
+                "splits": splits,
+            },
+            inputs=inputs,
+            units=lambda: searches(split, before),
+            task=search_unit,
+            what="searches" if splits == 1 else f"searches in split {split + 1} of {splits}",
+            profile=profile,
+            whole=True,
+            expected=len(groups),
+        )
+
+    # A run that was cut short goes on behind the last split that was done.
+    done = [split for split in range(splits) if _is_complete(config, job_of(split))]
+    found = build_scratch(session, config, job_of(done[-1])) if done else None
+    for split in range(done[-1] + 1 if done else 0, splits):
+        found = build_scratch(session, config, job_of(split, found))
+    assert found is not None
     tables.remove_table(config.workspace, _VISITS)
-    parts = {part.name: part_address(found, part) for part in found.parts}
-    return {
-        unit.name: tuple(parts[_split_name(unit.name, split)] for split in range(splits)) for unit in units
-    }
+    return _addresses(found)
+
+
+def forget_neighbours(config: CocuConfig) -> None:
+    """Remove what the search left for the archives."""
+    for table in _TABLES:
+        tables.remove_table(config.workspace, table)
+
+
+def _is_complete(config: CocuConfig, job: TableJob) -> bool:
+    left = tables.find_manifest(config.workspace, job.table)
+    return left is not None and left.recipe == job.recipe
+
+
+def _addresses(found: Manifest) -> dict[str, str]:
+    """Part of `pairs` -> where what was found for it is."""
+    return {part.name: part_address(found, part) for part in found.parts}
 
 
 def search_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
-    """Neighbours of a group of parts in one split (runs on an executor)."""
+    """Neighbours of a group of parts in one split and those before it (runs on an executor)."""
     members, place, split, nprobe, options = unit.payload
     index, _ = placed_index(place, options.device, split)
     index.nprobe = nprobe
-    read = [read_vectors_and_keys(address) for _, address, _ in members]
+    read = [read_vectors_and_keys(member.embeddings) for member in members]
     keys = pa.chunked_array([chunk for part in read for chunk in part[0].chunks], pa.string())
-    visits = [_matrix(tables.read_file(lists), "lists") for *_, lists in members if lists]
+    visits = [_matrix(tables.read_file(member.visits), "lists") for member in members if member.visits]
+    before = [read_neighbours(member.found) for member in members if member.found]
     found = neighbours_of(
         keys,
         np.concatenate([part[1] for part in read]),
@@ -137,13 +161,16 @@ def search_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
         options,
         task_threads(),
         visits=np.concatenate(visits) if visits else None,
+        before=(np.concatenate([some[0] for some in before]), np.concatenate([some[1] for some in before]))
+        if before
+        else None,
     )
     parts, start = [], 0
-    for (name, *_), (some, _) in zip(members, read, strict=True):
+    for member, (some, _) in zip(members, read, strict=True):
         rows = _to_table(found, slice(start, start + len(some)), index.rows)
-        file = tables.part_path(recipe, _split_name(name, split), attempt_name())
+        file = tables.part_path(recipe, member.name, attempt_name())
         count = tables.write_part(folder, file, rows, rows.schema)
-        parts.append(Part(_split_name(name, split), file, count))
+        parts.append(Part(member.name, file, count))
         start += len(some)
     return UnitRecord(unit.name, tuple(parts), start, extra={"device": index.device})
 
@@ -163,14 +190,13 @@ def _find_visits(
         settings={"nprobe": nprobe, "groups": len(groups)},
         inputs=inputs,
         units=[
-            Unit(group[0].name, sum(unit.rows for unit in group), (_members(group, {}), place, nprobe))
+            Unit(group[0].name, sum(unit.rows for unit in group), (_members(group, {}, {}), place, nprobe))
             for group in groups
         ],
         task=visits_unit,
         whole=True,
     )
-    found = build_scratch(session, config, job)
-    return {part.name: part_address(found, part) for part in found.parts}
+    return _addresses(build_scratch(session, config, job))
 
 
 def visits_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
@@ -179,17 +205,18 @@ def visits_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
     index, _ = placed_index(place, "cpu")
     index.nprobe = nprobe
     parts = []
-    for name, address, _ in members:
-        visits = faiss_index.lists_to_visit(index, read_vectors(address), task_threads())
+    for member in members:
+        visits = faiss_index.lists_to_visit(index, read_vectors(member.embeddings), task_threads())
         rows = pa.table({"lists": _as_column(visits)})
-        file = tables.part_path(recipe, name, attempt_name())
-        parts.append(Part(name, file, tables.write_part(folder, file, rows, rows.schema)))
+        file = tables.part_path(recipe, member.name, attempt_name())
+        parts.append(Part(member.name, file, tables.write_part(folder, file, rows, rows.schema)))
     return UnitRecord(unit.name, tuple(parts), sum(part.rows for part in parts))
 
 
-def read_neighbours(addresses: Sequence[str], neighbours: int) -> Neighbours:
-    """What was found for one part of `pairs` in all splits, merged."""
-    return faiss_index.merge([_from_table(tables.read_file(address)) for address in addresses], neighbours)
+def read_neighbours(address: str) -> Neighbours:
+    """What was found for one part of `pairs`."""
+    table = tables.read_file(address)
+    return _matrix(table, "rows").astype(np.int64), _matrix(table, "similarities")
 
 
 def task_threads() -> int:
@@ -226,23 +253,27 @@ def _groups(units: Sequence[Unit], neighbours: int) -> list[list[Unit]]:
     return groups
 
 
-def _members(group: Sequence[Unit], visits: dict[str, str]) -> tuple[tuple[str, str, str | None], ...]:
-    """Name, address of the embeddings, and of the lists to visit if they were found before."""
-    return tuple((unit.name, unit.payload[0], visits.get(unit.name)) for unit in group)
+class _Member(NamedTuple):
+    """One part of `pairs` in a search: addresses."""
+
+    name: str
+    embeddings: str
+    visits: str | None
+    """of the lists to visit, where they were found before"""
+    found: str | None
+    """of what was found in the splits before"""
 
 
-def _split_name(name: str, split: int) -> str:
-    return f"{name}.split{split:03d}"
+def _members(group: Sequence[Unit], visits: dict[str, str], found: dict[str, str]) -> tuple[_Member, ...]:
+    return tuple(
+        _Member(unit.name, unit.payload[0], visits.get(unit.name), found.get(unit.name)) for unit in group
+    )
 
 
 def _to_table(found: Neighbours, part: slice, index_rows: int) -> pa.Table:
     rows, similarities = found[0][part], found[1][part]
     kept = rows.astype(np.int32 if index_rows < 2**31 else np.int64)
     return pa.table({"rows": _as_column(kept), "similarities": _as_column(similarities)})
-
-
-def _from_table(table: pa.Table) -> Neighbours:
-    return _matrix(table, "rows").astype(np.int64), _matrix(table, "similarities")
 
 
 def _as_column(matrix: np.ndarray) -> pa.FixedSizeListArray:

@@ -68,7 +68,7 @@ def archives_here(
     keys: pa.Array | pa.ChunkedArray,
     vectors: np.ndarray,
     own: Csr | None = None,
-    searched: tuple[str, ...] | None = None,
+    searched: str | None = None,
 ) -> tuple[pa.RecordBatch, str]:
     """Archives of some pairs (on an executor), and the device on which their neighbours were searched.
 
@@ -77,12 +77,12 @@ def archives_here(
         keys: (n,) of the pairs; an image of that key in the index is not their neighbour.
         vectors: (n, d) float16 or float32, L2-normalised.
         own: concepts of the pairs' own captions, which are marked.
-        searched: addresses of ``archive_neighbours``, where the search was a stage of its own.
+        searched: address of their part of ``archive_neighbours``, where the search was a stage of its own.
     """
     # What was searched for already needs no card.
     index, _ = placed_index(plan.index, "cpu" if searched else plan.options.device)
     index.nprobe = plan.nprobe
     probe = local_probe(*plan.probe) if plan.probe else None
-    found = read_neighbours(searched, plan.options.searched) if searched else None
+    found = read_neighbours(searched) if searched else None
     archives = build_archives(keys, vectors, index, plan.options, own, task_threads(), probe, found)
     return archives, index.device

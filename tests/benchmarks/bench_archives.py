@@ -6,6 +6,7 @@ Rates are of CPU time, so that other work on the machine shows less.
 - bare search: the same index, lists and L, a unit's pairs at a time
 - task: what a Spark task of build_archives does, from the Parquet parts to the written archives
 - ranking: from known neighbours to scores; beside it a loop over images and concepts with NumPy
+- neighbours alone, with ``archives.duplicate_similarity`` and without
 - all of these with the paper's ranking, L = 8, and with the calibrated one: L = 128, probe, whole vocabulary
 
 ``python -m tests.benchmarks.bench_archives [--rows 100000] [--kind auto] [--noise 1.2] [--out FILE.json]``
@@ -18,6 +19,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from configs.schema import ArchivesConfig
-from curation.archives import archives_of_neighbours
+from curation.archives import archives_of_neighbours, neighbours_of
 from curation.index import OpenIndex, search
 from curation.moments import concept_sums, image_moments
 from curation.probe import Probe, write_probe
@@ -40,6 +42,7 @@ from tests.benchmarks.record import Entry, record
 from tests.curation.synthetic import Corpus, build, make_corpus, probe_of
 
 UNIT_ROWS = 2500
+COPIES = 0.96  # archives.duplicate_similarity
 
 
 def store_units(corpus: Corpus, workspace: Path, rows: int, plan: Plan) -> list[Unit]:
@@ -144,6 +147,10 @@ def measure_ranking(
             part = slice(number * batch, number * batch + batch)
             archives_of_neighbours(keys[part], anchors[part], found, similar, index, options, probe=probe)
 
+    def neighbours_alone(similarity: float | None) -> None:
+        neighbours_of(keys[:few], anchors[:few], index, replace(options, duplicate_similarity=similarity))
+
+    few = min(asked, 2 * UNIT_ROWS)
     search_rate = rate(lambda: bare_search(index, anchors, neighbours), asked, rounds)
     job = rate(tasks, asked, rounds)
     return {
@@ -152,6 +159,12 @@ def measure_ranking(
         f"{ranking}: ranking, pairs/s": rate(ranked, asked, rounds),
         f"{ranking}: ranking, clusters and columns, pairs/s": rate(archived, asked, rounds),
         f"{ranking}: task over search alone": job / search_rate,
+        f"{ranking}: neighbours, copies counted once, pairs/s": rate(
+            lambda: neighbours_alone(COPIES), few, rounds
+        ),
+        f"{ranking}: neighbours, every copy counted, pairs/s": rate(
+            lambda: neighbours_alone(None), few, rounds
+        ),
     }
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.csr import Csr
-from curation.index import OpenIndex, exact_search, lists_to_visit, merge, open_index, search
+from curation.index import OpenIndex, exact_search, lists_to_visit, open_index, search
 from curation.index.search import recall
 from curation.index.spec import row_bytes
 from tests.benchmarks.clip_like import clip_like, source_of_vectors
@@ -107,7 +107,7 @@ def measure_search(rows: int, asked: int, neighbours: int, work: Path) -> None:
 
 
 def measure_splits(rows: int, asked: int, neighbours: int, work: Path) -> None:
-    """search_splits: the same queries, split after split, and the results merged; the lists to visit are found once."""
+    """search_splits: the same queries, split after split, each told what those before found; the lists to visit are found once."""
     corpus = corpus_of(clip_like(rows))
     anchors = corpus.vectors[:asked].astype(np.float32)
     whole = build(corpus, work / "whole", "ivf", unit_rows=25_000, neighbours=neighbours, queries=500)
@@ -117,8 +117,10 @@ def measure_splits(rows: int, asked: int, neighbours: int, work: Path) -> None:
         parts = [replace(open_index(folder, splits=[n]), nprobe=whole.nprobe) for n in range(splits)]
 
         def run(parts: list[OpenIndex] = parts) -> object:
-            visits = lists_to_visit(parts[0], anchors)
-            return merge([search(part, anchors, neighbours, visits=visits) for part in parts], neighbours)
+            visits, found = lists_to_visit(parts[0], anchors), None
+            for part in parts:
+                found = search(part, anchors, neighbours, visits=visits, before=found)
+            return found
 
         assert np.array_equal(run()[0], search(whole, anchors, neighbours)[0])
         ours, other, spread = alternate(run, lambda: search(whole, anchors, neighbours), rounds=3)

@@ -102,31 +102,43 @@ def test_archives_of_the_jobs_equal_the_formula(spark, workspace):
 def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(
     spark, workspace, tmp_path_factory, monkeypatch, kind
 ):
-    """The lists that a pair visits are found once, not in every split; an exact search visits all."""
-    searched = {}
+    """Lists to visit are found once, an exact search visits all; a run that is cut short goes on behind the last split."""
+    searched, last = {}, []
 
     def watched(session, config, job):
+        split = job.settings.get("split")
+        if split == 2 and last == []:
+            raise UserError("cut short")
         units = job.units if callable(job.units) else lambda: job.units
-        begun = replace(job, units=lambda: searched.setdefault(job.table, list(units())))
+        begun = replace(job, units=lambda: searched.setdefault((job.table, split), list(units())))
         return build_scratch(session, config, begun)
 
     monkeypatch.setattr(neighbours, "build_scratch", watched)
-    visited = {"archive_neighbours", "archive_visits"} if kind == "ivf" else {"archive_neighbours"}
     kind = f"index.kind={kind}"
     whole = archives(spark, workspace, kind)
+    searched.clear()
     other = tmp_path_factory.mktemp("split")
     for table in ("pairs", "image_embeddings", "concepts", "pair_concepts"):
         (other / table).symlink_to(workspace / table)
     budget = (ROWS + OTHERS) * (32 * 2 + 8) / 2.5 / 1e9
+    with pytest.raises(UserError, match="cut short"):
+        archives(spark, other, kind, f"index.memory_gb={budget}")
+    found_once = [("archive_visits", None)] if kind == "index.kind=ivf" else []
+    begun = [("archive_neighbours", 0), ("archive_neighbours_before", 1)]
+    assert sorted(searched, key=str) == sorted([*found_once, *begun], key=str)
+    searched.clear()
+    last.append(2)
     split = archives(spark, other, kind, f"index.memory_gb={budget}")
     assert (len(index_of(workspace).splits), len(index_of(other).splits)) == (1, 3)
     assert split.equals(whole)
-    assert searched.keys() == visited
-    members = [member for unit in searched["archive_neighbours"] for member in unit.payload[0]]
+    assert searched.keys() == {("archive_neighbours", 2)}
+    members = [member for unit in searched["archive_neighbours", 2] for member in unit.payload[0]]
     assert len(members) > 3
-    assert all((lists is not None) == ("archive_visits" in visited) for *_, lists in members)
-    for name in visited:
-        assert not (other / name).exists()
+    assert all((member.visits is not None) == bool(found_once) for member in members)
+    assert all("archive_neighbours_before" in member.found for member in members)
+    assert not [
+        folder.name for folder in other.iterdir() if folder.name.startswith(("archive_n", "archive_v"))
+    ]
     assert tables.read_manifest(str(other), "archives").rows == ROWS + OTHERS
 
 

@@ -250,7 +250,10 @@ def test_splits_find_what_the_whole_finds(big, tmp_path, kind, splits):
     visits = lists_to_visit(parts[0], anchors) if kind == "ivf" else None
     one_by_one = [search(part, anchors, 8, keys) for part in parts]
     with_visits = [search(replace(part, nprobe=1), anchors, 8, keys, visits=visits) for part in parts]
-    for found in (search(split, anchors, 8, keys), merge(one_by_one, 8), merge(with_visits, 8)):
+    so_far = None
+    for part in parts:
+        so_far = search(part, anchors, 8, keys, visits=visits, before=so_far)
+    for found in (search(split, anchors, 8, keys), merge(one_by_one, 8), merge(with_visits, 8), so_far):
         for one, other in zip(found, expected, strict=True):
             assert np.array_equal(one, other)
 
