@@ -53,7 +53,9 @@ def draw(
     figure, (rates, scale, shares) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     by_step = costs(sizes, entries, cores)
     names = sorted(by_step, key=by_step.__getitem__)
-    rates.barh(names, [1e6 / by_step[name] for name in names])
+    bars = rates.barh(names, [1e6 / by_step[name] for name in names])
+    rates.bar_label(bars, fmt="{:,.0f}", padding=3)
+    rates.margins(x=0.15)
     rates.set(xlabel="pairs a second of one core", title=f"rate by step, {sizes[-1]['rows']:,} pairs")
     for column, name in _STEPS.items():
         scale.plot([size["rows"] for size in sizes], [size[column] for size in sizes], "o-", label=name)
@@ -64,10 +66,13 @@ def draw(
     total, left = sum(by_step.values()), 0.0
     for name in reversed(names):
         share = 100 * by_step[name] / total
-        shares.barh([0], [share], left=left, label=f"{name} {share:.0f} %")
+        shares.barh([0], [share], left=left, label=f"{name} {share:.2g} %")
         left += share
     shares.set(
-        xlabel="% of the processor time of a pair", yticks=[], title="where time goes", ylim=(-0.5, 2.2)
+        xlabel="% of the processor time of a pair",
+        yticks=[],
+        title="where time goes, on CPUs",
+        ylim=(-0.5, 2.2),
     )
     shares.legend(loc="upper left", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
