@@ -11,7 +11,7 @@ is a scratch table with a part for every part of `pairs`: `archive_neighbours` a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -86,14 +86,17 @@ def find_neighbours(
     # A card finds the lists by itself.
     visited_once = splits > 1 and index.extra["index"]["kind"] == "ivf" and profile is None
 
+    @cache
+    def visits() -> dict[str, str]:
+        return _find_visits(session, config, groups, place, nprobe, inputs) if visited_once else {}
+
     def searches(split: int, before: Manifest | None) -> list[Unit]:
-        visits = _find_visits(session, config, groups, place, nprobe, inputs) if visited_once else {}
         found = _addresses(before) if before else {}
         return [
             Unit(
                 group[0].name,
                 sum(unit.rows for unit in group),
-                (_members(group, visits, found), place, split, nprobe, options),
+                (_members(group, visits(), found), place, split, nprobe, options),
             )
             for group in groups
         ]
