@@ -122,10 +122,16 @@ def find_neighbours(
             expected=len(groups),
         )
 
-    # A run that was cut short goes on behind the last split that was done.
-    done = [split for split in range(splits) if _is_complete(config, job_of(split))]
-    found = build_scratch(session, config, job_of(done[-1])) if done else None
-    for split in range(done[-1] + 1 if done else 0, splits):
+    found, first = None, 0
+    if splits > 1 and config.verify:
+        forget_neighbours(config)  # a lost part is not mended: what was found in the splits before it is gone
+    elif splits > 1:
+        # A run that was cut short goes on behind the last split that was done.
+        for split in range(splits):
+            left = tables.find_manifest(config.workspace, job_of(split).table)
+            if left is not None and left.recipe == job_of(split).recipe:
+                found, first = left, split + 1
+    for split in range(first, splits):
         found = build_scratch(session, config, job_of(split, found))
     assert found is not None
     tables.remove_table(config.workspace, _VISITS)
@@ -136,11 +142,6 @@ def forget_neighbours(config: CocuConfig) -> None:
     """Remove what the search left for the archives."""
     for table in _TABLES:
         tables.remove_table(config.workspace, table)
-
-
-def _is_complete(config: CocuConfig, job: TableJob) -> bool:
-    left = tables.find_manifest(config.workspace, job.table)
-    return left is not None and left.recipe == job.recipe
 
 
 def _addresses(found: Manifest) -> dict[str, str]:
