@@ -98,9 +98,9 @@ def test_archives_of_the_jobs_equal_the_formula(spark, workspace):
     assert compared > 200
 
 
-@pytest.mark.parametrize("kind", ["flat", "ivf"])
+@pytest.mark.parametrize(("kind", "verify"), [("flat", False), ("ivf", False), ("ivf", True)])
 def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(
-    spark, workspace, tmp_path_factory, monkeypatch, kind
+    spark, workspace, tmp_path_factory, monkeypatch, kind, verify
 ):
     """Lists to visit are found once, an exact search visits all; a run that is cut short goes on behind the last split."""
     searched, last = {}, []
@@ -128,10 +128,10 @@ def test_an_index_above_a_hosts_budget_is_split_with_the_same_archives(
     assert sorted(searched, key=str) == sorted([*found_once, *begun], key=str)
     searched.clear()
     last.append(2)
-    split = archives(spark, other, kind, f"index.memory_gb={budget}")
+    split = archives(spark, other, kind, f"index.memory_gb={budget}", f"verify={str(verify).lower()}")
     assert (len(index_of(workspace).splits), len(index_of(other).splits)) == (1, 3)
     assert split.equals(whole)
-    assert searched.keys() == {("archive_neighbours", 2)}
+    assert searched.keys() == {("archive_neighbours", 2), *(begun if verify else [])}
     members = [member for unit in searched["archive_neighbours", 2] for member in unit.payload[0]]
     assert len(members) > 3
     assert all((member.visits is not None) == bool(found_once) for member in members)
