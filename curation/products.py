@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["dense_blocks", "dense_rows", "products_of_sorted", "row_products"]
+__all__ = ["dense_blocks", "products_of_sorted", "row_products"]
 
 _MOST_DENSE = (
     16_384  # rows of the right side, up to which computing all products costs less than fetching some
@@ -42,20 +42,20 @@ def row_products(
     return products
 
 
-def dense_rows(right: np.ndarray) -> int:
+def _dense_rows(right: np.ndarray) -> int:
     """Rows of the left side that are multiplied at a time: the more the faster, and 16 MB of products at most."""
     return 256 if len(right) <= _MOST_DENSE else 64
 
 
 def dense_blocks(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """All products of ``left`` (n, d) float32 and ``right`` (v, d) float32, :func:`dense_rows` at a time.
+    """All products of ``left`` (n, d) float32 and ``right`` (v, d) float32, 256 rows at a time where ``right`` is not large, else 64.
 
     Matrix products of one shape whatever n: what they round to does not depend on how a task was cut into batches.
 
     Yields:
         The first row of a block, and its products float32 (up to so many, v).
     """
-    most = dense_rows(right)
+    most = _dense_rows(right)
     for start in range(0, len(left), most):
         rows = left[start : start + most]
         block = np.zeros((most, left.shape[1]), np.float32)

@@ -162,7 +162,7 @@ def scan_lists(
         queries: (B, d) float32.
         visits: (B, p) numbers of lists, nearest first, -1 for none.
         wanted: k.
-        least: float32 (B,), what is less similar than this is not wanted, -inf: anything is; None: of all queries.
+        least: float32 (B,), what is less similar than this is not wanted; -inf, or None: anything may be.
     """
     found = _Found(queries, wanted, least)
     near = _first_visits(lists, visits, wanted) if np.isinf(found.least).any() else 0
@@ -212,8 +212,7 @@ class _Found:
 
     def __init__(self, queries: np.ndarray, wanted: int, least: np.ndarray | None = None) -> None:
         self.queries, self.wanted = queries, wanted
-        nothing = np.full(len(queries), -np.inf, np.float32)
-        self.least = nothing if least is None else (least - _TIE).astype(np.float32)
+        self.least = np.full(len(queries), -np.inf, np.float32) if least is None else least - np.float32(_TIE)
         self._memory: dict[str, np.ndarray] = {}
         self._kept: list[Candidates] = []
         self._count = 0

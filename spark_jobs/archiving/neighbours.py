@@ -127,10 +127,11 @@ def find_neighbours(
         forget_neighbours(config)  # a lost part is not mended: what was found in the splits before it is gone
     elif splits > 1:
         # A run that was cut short goes on behind the last split that was done.
-        for split in range(splits):
-            left = tables.find_manifest(config.workspace, job_of(split).table)
-            if left is not None and left.recipe == job_of(split).recipe:
-                found, first = left, split + 1
+        split_of = {job_of(split).recipe: split for split in range(splits)}
+        for table in _TABLES:
+            left = tables.find_manifest(config.workspace, table)
+            if left is not None and split_of.get(left.recipe, -1) >= first:
+                found, first = left, split_of[left.recipe] + 1
     for split in range(first, splits):
         found = build_scratch(session, config, job_of(split, found))
     assert found is not None

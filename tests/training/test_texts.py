@@ -325,9 +325,8 @@ def test_a_captions_nouns_are_known_up_to_the_longest_list(table):
 def test_concept_numbers_are_the_texts_own():
     words = ["", *(f"word {number}" for number in range(5000)), "caf\u00e9", "dog", "", "god"]
     numbers = concept_numbers(pa.array(words)).tolist()
-    assert numbers == [
-        concept_number(word) for word in words
-    ]  # other processes and versions must say the same
+    # other processes and versions must say the same
+    assert numbers == [concept_number(word) for word in words]
     assert len(set(numbers)) == 5004
     assert [word for word, number in zip(words, numbers, strict=True) if number == 0] == ["", ""]
     assert max(numbers) < 1 << 63
