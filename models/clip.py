@@ -193,14 +193,21 @@ def load_clip(config: ClipConfig, device: torch.device | None = None) -> Clip:
         return _CACHE[key]
 
 
+def _fastest_precision(device: torch.device) -> str:
+    """bf16 on a GPU and on a processor with AMX tiles, which compute ViT-B in a quarter of the time; else fp32.
+
+    By what the processor is, not by a measurement: hosts of a kind have to come to the same.
+    """
+    tiles = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "bf16" if device.type == "cuda" or tiles else "fp32"
+
+
 def _load(config: ClipConfig, device: torch.device) -> Clip:
     import open_clip
 
     check_clip(config)
     name = _registered_name(config.name)
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+    precision = _fastest_precision(device) if config.precision == "auto" else config.precision
     try:
         with _quiet():
             model, _, transform = open_clip.create_model_and_transforms(

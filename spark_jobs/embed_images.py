@@ -38,8 +38,9 @@ The paper's model is clip.name=ViT-B-16 clip.pretrained=openai (the first use do
 checkpoint goes into clip.pretrained as a path that every executor sees, a model of your own into
 clip.name as the path of its open_clip model-config .json.
 With spark.executor.resource.gpu.amount set, each task gets one GPU and computes in bf16; without, tasks
-compute on their CPU core in fp32 (clip.precision sets another). One table holds one precision: where some
-hosts have GPUs and others none, it has to be set. Where a batch does not fit the GPU's memory, it is halved.
+compute on their CPU core, in bf16 where it has AMX (which is several times as fast), else in fp32; clip.precision
+sets another. One table holds one precision: where hosts differ in what they have, it has to be set.
+Where a batch does not fit the GPU's memory, it is halved.
 embed.text_score=true embeds the captions beside them and stores each pair's cosine as image_text_score.
 Vectors are L2-normalised and stored as float16. An image that cannot be embedded is a reject.
 Stopped half-way, it goes on where it was when started again.

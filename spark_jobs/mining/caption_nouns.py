@@ -21,12 +21,13 @@ from storage import tables
 from storage.tables import Manifest
 from storage.units import Unit, UnitRecord
 
-__all__ = ["TABLE", "build_caption_nouns", "joined_nouns", "tagged_parts"]
+__all__ = ["TABLE", "build_caption_nouns", "joined_nouns", "table_job", "tagged_parts"]
 
 TABLE = "caption_nouns"
 
 
-def _table_job(pairs: Manifest, max_words: int) -> TableJob:
+def table_job(pairs: Manifest, max_words: int) -> TableJob:
+    """The table to be built of these pairs: the nouns of each caption, of at most ``max_words`` words each."""
     settings = {"max_words": max_words, "word_lists": word_lists_digest()}
     captions = units_of(pairs)
     return TableJob(
@@ -45,7 +46,7 @@ def _table_job(pairs: Manifest, max_words: int) -> TableJob:
 
 def build_caption_nouns(session: SparkSession, config: CocuConfig, pairs: Manifest) -> Manifest:
     """Tag all captions, or find that it was done; what was tagged otherwise is replaced."""
-    return build_scratch(session, config, _table_job(pairs, config.concepts.max_words))
+    return build_scratch(session, config, table_job(pairs, config.concepts.max_words))
 
 
 def tag_unit(unit: Unit, folder: str, recipe: str) -> UnitRecord:
@@ -67,7 +68,7 @@ def tagged_parts(config: CocuConfig, pairs: Manifest) -> dict[str, str]:
     done = tables.find_manifest(config.workspace, TABLE)
     if done is None:
         return {}
-    marks = _table_job(pairs, config.concepts.max_words).marks
+    marks = table_job(pairs, config.concepts.max_words).marks
     return {
         part.name: part_address(done, part)
         for record in done.units

@@ -1,7 +1,7 @@
 """How fast images are embedded, beside the model's forward pass alone.
 
 Pictures of 341 x 256 pixels as ingest stores them; a model with random weights (default: ViT-B-32, whose
-forward pass is the shortest of the CLIPs, so that everything else weighs most); fp32, one core.
+forward pass is the shortest of the CLIPs, so that everything else weighs most); fp32 unless asked, one core.
 Rates are of CPU time, so that other work on the machine shows less, and the two take turns.
 
 - bare forward: the model on tensors that are decoded and normalised already
@@ -40,14 +40,14 @@ from tests.benchmarks.record import Entry, record
 from tests.corpora.ingest_inputs import encode
 
 
-def write_model(name: str, path: Path) -> ClipConfig:
+def write_model(name: str, path: Path, precision: str = "fp32") -> ClipConfig:
     """A checkpoint with random weights, as a user's local one."""
     import open_clip
 
     torch.manual_seed(0)
     model = open_clip.create_model(name, pretrained=None)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
-    return ClipConfig(name, str(path), "fp32")
+    return ClipConfig(name, str(path), precision)
 
 
 def pictures(count: int) -> list[bytes]:
@@ -92,14 +92,14 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def measure(name: str, count: int, rounds: int, work: Path) -> dict[str, float]:
+def measure(name: str, count: int, rounds: int, work: Path, precision: str = "fp32") -> dict[str, float]:
     """Both rates on one core, each the best of some rounds."""
-    config = write_model(name, work / "model.safetensors")
+    config = write_model(name, work / "model.safetensors", precision)
     clip = load_clip(config)
     manifest = write_pairs(work, pictures(count), count)
     payload = (manifest.files[0], config, EmbedConfig(threads=1), clip_fingerprint(config))
     unit = Unit("bench/0-00000", count, payload)
-    pixels = torch.randn(64, 3, *clip.image_size)
+    pixels = torch.randn(64, 3, *clip.image_size).to(clip.dtype)
     batches = [pixels] * (count // 64)
     bare_forward(clip, batches[:1])
     bare, task = [], []
@@ -142,18 +142,20 @@ def main() -> None:
     parser.add_argument("--model", default="ViT-B-32", help="an open_clip model name")
     parser.add_argument("--images", type=int, default=512, help="a multiple of 64")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
     parser.add_argument("--spark", type=int, default=0, metavar="CORES", help="measure the whole job too")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
-        figures = measure(given.model, given.images, given.rounds, Path(work))
+        figures = measure(given.model, given.images, given.rounds, Path(work), given.precision)
     if given.spark:
         with tempfile.TemporaryDirectory() as work:
             figures |= measure_spark(given.model, given.images, given.spark, Path(work))
     ratio = figures["task over bare forward"]
-    what = f"the bare forward of {given.model} on decoded tensors, one core"
-    record(Entry("embed_job", figures["task, images/s"], "images/s", what, ratio, ">= 0.9"))
+    what = f"the bare forward of {given.model} in {given.precision} on decoded tensors, one core"
+    entry = "embed_job" if given.precision == "fp32" else f"embed_job_{given.precision}"
+    record(Entry(entry, figures["task, images/s"], "images/s", what, ratio, ">= 0.9"))
     for what, value in figures.items():
         print(f"{what:50s} {value:10.3g}")
     if given.out:

@@ -30,12 +30,12 @@ from mmseg.structures import SegDataSample
 from evaluation.benchmarks.catalogue import load_benchmark, scaled
 from evaluation.protocol import (
     Protocol,
-    _windows_at_once,
     apply_background,
     best_classes,
     encode_windows,
     slide_images,
     window_places,
+    windows_at_once,
 )
 from models.groupvit import GroupViT, GroupViTConfig
 from tests.benchmarks.record import Entry, record
@@ -114,7 +114,7 @@ def encoder(
         for image in images:
             (height, width), corners = window_places(*image.shape[-2:], protocol.window, protocol.stride)
             windows += [image[:, row : row + height, column : column + width] for row, column in corners]
-        at_once = max_windows or _windows_at_once((height, width), image.device)
+        at_once = max_windows or windows_at_once((height, width), image.device)
         for start in range(0, len(windows), at_once):
             with torch.autocast(image.device.type, dtype=dtype, enabled=dtype is not None):
                 model.encode_image(torch.stack(windows[start : start + at_once]), with_maps=True)

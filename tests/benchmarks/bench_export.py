@@ -78,7 +78,7 @@ def tell_tagged(config: CocuConfig) -> None:
     """Mark the nouns as those of the captions, as mine_concepts leaves them."""
     nouns = tables.read_manifest(config.workspace, caption_nouns.TABLE)
     pairs = tables.read_manifest(config.workspace, "pairs")
-    marks = caption_nouns._table_job(pairs, config.concepts.max_words).marks
+    marks = caption_nouns.table_job(pairs, config.concepts.max_words).marks
     records = [UnitRecord(unit.unit, unit.parts, unit.rows_in, made_of=marks[unit.unit]) for unit in nouns.units]  # fmt: skip
     tables.write_manifest(_manifest(Path(config.workspace), caption_nouns.TABLE, records))
     if len(caption_nouns.tagged_parts(config, pairs)) != len(records):

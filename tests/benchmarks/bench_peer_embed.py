@@ -9,9 +9,11 @@ says how it can share torch with this one):
 Without ``--peer`` (or ``COCU_PEER_PYTHON``) it says so and measures nothing.
 
 Both read tars of COCO photos (``COCU_REAL_DATA``; else made ones of 640 x 480) and write normalised fp16 vectors of the
-images, by the same open_clip checkpoint with random weights (to clip-retrieval: ``open_clip:NAME/PATH``) in fp32; with
-``--text`` of the captions, too (ours as ``embed.text_score``), as the entry ``peer_embed_text``. Ours are the two real jobs
-on ``local[1]``: ingest also checks, cleans and stores the pairs, clip-retrieval stores vectors and captions alone.
+images, by the same open_clip checkpoint with random weights (to clip-retrieval: ``open_clip:NAME/PATH``). On a CPU that one
+computes in fp32, ours in what ``clip.precision: auto`` comes to (bf16 on a processor with AMX); ``--precision fp32`` has both in
+fp32, as the entry ``peer_embed_fp32``. With ``--text`` they embed the captions, too (ours as ``embed.text_score``), as the entry
+``peer_embed_text``. Ours are the two real jobs on ``local[1]``: ingest also checks, cleans and stores the pairs, clip-retrieval
+stores vectors and captions alone.
 
 Everything is bound to one core (the idlest), and seconds are of the processor, of all processes of a side. Start-up is
 left out on both sides alike: in its turn a side does a small tar and then the large one, and what counts is the large one
@@ -97,7 +99,7 @@ def turn(side: Callable[[Path, str], list[float]], small: Path, large: Path, nam
 def our_side(given: argparse.Namespace, work: Path) -> Callable[[Path, str], list[float]]:
     """Ingests and embeds a tar; seconds of both jobs."""
     config = CocuConfig(
-        clip=write_model(given.model, work / "model.safetensors"),
+        clip=write_model(given.model, work / "model.safetensors", given.precision),
         ingest=IngestConfig(threads=1),
         embed=EmbedConfig(threads=1, text_score=given.text),
         spark=SparkConfig(master="local[1]"),
@@ -171,6 +173,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64, help="clip-retrieval's batch_size")
     parser.add_argument("--workers", type=int, default=0, help="clip-retrieval's num_prepro_workers")
+    parser.add_argument(
+        "--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of ours (clip.precision)"
+    )
     parser.add_argument("--text", action="store_true", help="embed the captions, too")
     given = parser.parse_args()
     if not given.peer:
@@ -200,6 +205,7 @@ def main() -> None:
                 )
                 print(f"round {number}: ours {rounds[-1][0]}, theirs {rounds[-1][1]} s", flush=True)
             process.stdin.close()
+        precision = tables.read_manifest(str(work / "ours-0-large"), "image_embeddings").extra["precision"]
         print(f"least cosine of the two vectors of an image, centred: {least_cosine(work, '0-large'):.4f}")
     mine = statistics.median(sum(own) for own, _ in rounds)
     other = statistics.median(sum(their) for _, their in rounds)
@@ -210,11 +216,11 @@ def main() -> None:
         )
     print(f"clip_inference: {1e3 * other / given.images:.1f} ms an image")
     what = (
-        f"{peer} clip_inference, batches of {given.batch}, {given.workers} workers; {given.model} fp32, one core, {pictured}"
-        f"{', and their captions' if given.text else ''}"
+        f"{peer} clip_inference, batches of {given.batch}, {given.workers} workers; {given.model}, ours in {precision}, one core, "
+        f"{pictured}{', and their captions' if given.text else ''}"
     )
     spread = (max(ratios) - min(ratios)) / statistics.median(ratios)
-    name = "peer_embed_text" if given.text else "peer_embed"
+    name = f"peer_embed{'_text' if given.text else ''}{'_fp32' if given.precision == 'fp32' else ''}"
     record(Entry(name, given.images / mine, "images/s", what, other / mine, "> 1", spread))
 
 

@@ -40,9 +40,8 @@ def submit(
     """The command line of a job."""
     program = str(Path(sys.executable).parent / "spark-submit")
     common = ["--driver-memory", "1g", "--conf", "spark.ui.enabled=false"]
-    if java := os.environ.get(
-        "SPARK_SUBMIT_OPTS"
-    ):  # of drivers, by tests/conftest.py; executors live as shortly
+    java = os.environ.get("SPARK_SUBMIT_OPTS")  # of drivers, by tests/conftest.py; executors live as shortly
+    if java:
         common += ["--conf", f"spark.executor.extraJavaOptions={java}"]
     script = str(ROOT / "spark_jobs" / f"{job}.py")
     return [

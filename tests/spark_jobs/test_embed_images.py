@@ -149,6 +149,14 @@ def test_a_picture_that_does_not_fit_the_memory_is_a_reject(tmp_path, clip_confi
     assert [(row["key"], row["reason"]) for row in rejects] == [("web/0/0001", "unreadable_image")]
 
 
+@pytest.mark.skipif(not Path("/proc/cpuinfo").is_file(), reason="Linux says there what the processor has")
+def test_left_to_itself_a_processor_with_tiles_computes_in_bf16(clip_config):
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    assert flags is not None
+    clip = load_clip(dataclasses.replace(clip_config, precision="auto"), torch.device("cpu"))
+    assert clip.precision == ("bf16" if "amx_bf16" in flags[1].split() else "fp32")
+
+
 def test_precisions(tmp_path, clip_config):
     images = _images(12)
     expected = _direct(clip_config, images)
@@ -298,8 +306,8 @@ def test_the_job_goes_on_where_it_was_stopped(spark, tmp_path, clip_config, caps
 def _by_unit(unit, folder, recipe):
     """As on two hosts of which one has a GPU: every other unit is computed in bf16 where it may choose."""
     address, clip, *more = unit.payload
-    if clip.precision == "auto" and unit.name.endswith(("1", "3")):
-        clip = dataclasses.replace(clip, precision="bf16")
+    if clip.precision == "auto":
+        clip = dataclasses.replace(clip, precision="bf16" if unit.name.endswith(("1", "3")) else "fp32")
     return embed_unit(dataclasses.replace(unit, payload=(address, clip, *more)), folder, recipe)
 
 
