@@ -43,13 +43,17 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Clip:
-    """A loaded encoder. ``dimension`` is that of the shared space of images and texts."""
+    """A loaded encoder.
+
+    ``dimension`` is that of the shared space of images and texts. ``mean`` and ``scale``, float32 (3 w,), take bytes to what
+    the model sees, (x - mean) scale: of a line of a picture, as long operands are three times as fast as three channels.
+    """
 
     model: CLIP
     tokenizer: Callable[[list[str]], torch.Tensor]
     resize: Callable[[Image.Image], Image.Image]
     mean: torch.Tensor
-    std: torch.Tensor
+    scale: torch.Tensor
     image_size: tuple[int, int]
     dimension: int
     device: torch.device
@@ -73,8 +77,8 @@ class Clip:
         tensor = torch.from_numpy(pixels) if isinstance(pixels, np.ndarray) else pixels
         if self.device.type == "cuda":
             tensor = tensor.pin_memory().to(self.device, non_blocking=True)
-        tensor = tensor.permute(0, 3, 1, 2).to(torch.float32).div_(255.0).sub_(self.mean).div_(self.std)
-        features = self.model.encode_image(tensor.to(self.dtype))
+        lines = tensor.to(torch.float32).flatten(2).sub_(self.mean).mul_(self.scale).to(self.dtype)
+        features = self.model.encode_image(lines.view(tensor.shape).permute(0, 3, 1, 2))
         return self._finish(features)
 
     @torch.inference_mode()
@@ -247,13 +251,16 @@ def _load(config: ClipConfig, device: torch.device) -> Clip:
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
     with torch.inference_mode():
         dimension = int(model.encode_text(tokenizer(["a"]).to(device)).shape[-1])
-    shape = (1, 3, 1, 1)
+    mean, std = (
+        torch.tensor(values, device=device).mul_(255.0).repeat(int(width))
+        for values in (steps[-1].mean, steps[-1].std)
+    )
     return Clip(
         model=model,
         tokenizer=tokenizer,
         resize=resize,
-        mean=torch.tensor(steps[-1].mean, device=device).view(shape),
-        std=torch.tensor(steps[-1].std, device=device).view(shape),
+        mean=mean,
+        scale=std.reciprocal_(),
         image_size=(int(height), int(width)),
         dimension=dimension,
         device=device,

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from storage.addresses import resolve
 from storage.credentials import without_credentials
 from storage.small_files import write_atomically
 
-__all__ = ["Finding", "Host", "check_host", "main", "run"]
+__all__ = ["Finding", "Host", "check_host", "main", "one_precision", "run"]
 
 HELP = """\
 Check the set-up on the driver and on every executor: Java, Spark, Python, packages and code, GPUs, a
@@ -65,11 +65,16 @@ class Asked:
 
 @dataclass(frozen=True)
 class Host:
-    """The findings of one driver or executor. ``process`` tells executors of one machine apart."""
+    """The findings of one driver or executor.
+
+    ``process`` tells executors of one machine apart; ``precision`` is what the CLIP model is computed in there, "" where
+    it does not load.
+    """
 
     name: str
     process: int
     findings: tuple[Finding, ...]
+    precision: str = ""
 
     @property
     def well(self) -> bool:
@@ -198,7 +203,36 @@ def _model(config: CocuConfig, fingerprint: str) -> str:
             f"clip.pretrained={config.clip.pretrained} is another file than the driver's ({here}, {fingerprint})"
         )
     clip = load_clip(config.clip)
-    return f"{Path(config.clip.name).name} ({here}), {clip.dimension} dimensions, on {clip.device.type}"
+    where = f"on {clip.device.type} in {clip.precision}"
+    return f"{Path(config.clip.name).name} ({here}), {clip.dimension} dimensions, {where}"
+
+
+def _precision(config: CocuConfig) -> str:
+    from models.clip import load_clip
+
+    try:
+        return load_clip(config.clip).precision
+    except Exception:  # its line says what is wrong with it
+        return ""
+
+
+def one_precision(hosts: Sequence[Host]) -> str:
+    """What all executors compute in, for a table holds one precision (``embed_images`` would find out after a wave).
+
+    Raises:
+        UserError: they differ, as where some have GPUs or AMX and others do not.
+    """
+    found: dict[str, str] = {}
+    for host in hosts:
+        if host.precision:
+            found.setdefault(host.precision, host.name)
+    if len(found) > 1:
+        what = " and ".join(f"{precision} ({name})" for precision, name in found.items())
+        choice = " or ".join(f"clip.precision={precision}" for precision in found)
+        raise UserError(
+            f"clip.precision=auto comes to {what}, and a table holds one precision; write {choice}"
+        )
+    return ", ".join(found) or "not known"
 
 
 def _disk() -> str:
@@ -267,7 +301,8 @@ def _executors(session: SparkSession) -> int:
 def _look(asked: Asked) -> Iterator[str]:
     findings = [asdict(finding) for finding in check_host(asked)]
     # The worker's parent is the executor's own Python daemon: one an executor.
-    yield json.dumps({"name": _executor_name(), "process": os.getppid(), "findings": findings})
+    answer = {"name": _executor_name(), "process": os.getppid(), "precision": _precision(asked.config)}
+    yield json.dumps({**answer, "findings": findings})
 
 
 def _executor_name() -> str:
@@ -295,7 +330,8 @@ def _ask_executors(session: SparkSession, asked: Asked, executors: int) -> list[
             text = str(told) if isinstance(told, UserError) else " ".join(str(error).split())[-400:]
             return [Host("some executor", 0, (Finding("tasks", False, text),))]
         for entry in map(json.loads, lines):
-            host = Host(entry["name"], entry["process"], tuple(Finding(**item) for item in entry["findings"]))
+            findings = tuple(Finding(**item) for item in entry["findings"])
+            host = Host(entry["name"], entry["process"], findings, entry["precision"])
             seen.setdefault((host.name, host.process), host)
         if len(seen) >= executors:
             break
@@ -303,6 +339,8 @@ def _ask_executors(session: SparkSession, asked: Asked, executors: int) -> list[
     if len(hosts) < executors:
         text = f"{len(hosts)} of {executors} executors answered; the others were busy or are just starting: ask again"
         hosts.append(Host("the cluster", 0, (Finding("executors", False, text),)))
+    if len(hosts) > 1:
+        hosts.append(Host("together", 0, (_attempt("precision", lambda: one_precision(hosts)),)))
     return hosts
 
 

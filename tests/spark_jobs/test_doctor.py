@@ -85,6 +85,19 @@ def test_a_gpu_without_horovods_gpu_operations_is_told():
     assert doctor._attempt("horovod", lambda: doctor._insist_on_gpu_operations(["gloo", "nccl"]) or "fine").ok
 
 
+def test_executors_that_would_compute_in_other_precisions_are_told():
+    hosts = [
+        doctor.Host(f"executor {n}", n, (), precision)
+        for n, precision in enumerate(["fp32", "", "bf16", "fp32"])
+    ]
+    finding = doctor._attempt("precision", lambda: doctor.one_precision(hosts))
+    assert not finding.ok
+    assert "fp32 (executor 0) and bf16 (executor 2)" in finding.text
+    assert "write clip.precision=fp32 or clip.precision=bf16" in finding.text
+    alike = doctor._attempt("precision", lambda: doctor.one_precision([hosts[0], hosts[1], hosts[3]]))
+    assert (alike.ok, alike.text) == (True, "fp32")
+
+
 def test_other_versions_are_told_by_name():
     from spark_jobs.engine.versions import versions
 
