@@ -116,7 +116,7 @@ experiment: setup ## does curation help? trains with and without, compares (a ni
 	@python -m experiment --config $(CONFIG) $(ARGS)
 demo-clip: setup ## train the demo's tiny CLIP again
 	@python -m demo.train_clip $(ARGS)
-demo-groupvit: setup ## train the demo's GroupViT again, on 30,000 scenes curated for it (hours)
+demo-groupvit: setup ## train the demo's GroupViT again, on 60,000 scenes curated for it (hours)
 	@python -m demo.train_groupvit $(ARGS)
 format: setup ## ruff --fix and ruff format
 	@ruff check --fix . ; ruff format .

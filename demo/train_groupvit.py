@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--config", type=expand_home, default=CONFIG, help="another configuration file")
     parser.add_argument(
-        "--pairs", type=int, default=30_000, help="generated image-caption pairs (default %(default)s)"
+        "--pairs", type=int, default=60_000, help="generated image-caption pairs (default %(default)s)"
     )
     parser.add_argument(
         "--eval-scenes", type=int, default=400, help="unseen scenes to judge by (default %(default)s)"
@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
     steps.run("evaluate", evaluate_command(weights, source, results))
     summary = json.loads((training / "summary.json").read_text(encoding="utf-8"))
     (options.out / "README.md").write_text(
-        _readme(read_segmentation(results), summary, options, weights), encoding="utf-8"
+        _readme(read_segmentation(results), summary, _hours(training), options, weights), encoding="utf-8"
     )
     return 0
 
@@ -91,8 +91,14 @@ def _store(checkpoints: list[Path], weights: Path) -> None:
         )
 
 
+def _hours(training: Path) -> float:
+    """Of all epochs, whichever run they were of: a training that was interrupted is gone on with."""
+    lines = (training / "epochs.jsonl").read_text(encoding="utf-8").splitlines()
+    return sum(json.loads(line)["seconds"] for line in lines) / 3600
+
+
 def _readme(
-    found: dict[str, Any], summary: dict[str, Any], options: argparse.Namespace, weights: Path
+    found: dict[str, Any], summary: dict[str, Any], hours: float, options: argparse.Namespace, weights: Path
 ) -> str:
     return f"""# The demo's GroupViT
 
@@ -101,7 +107,7 @@ in half precision, {weights.stat().st_size / 1e6:.2f} MB) that knows the demo's 
 
 Made by `make demo-groupvit`: {options.pairs:,} drawn scenes (seed {options.seed}; the demo's are of another) with captions that
 name one or two things, curated by the pipeline into concept archives, then {summary["epochs"]} epochs
-({summary["rows"]:,} images, {summary["seconds"] / 3600:.1f} hours) by `{options.config}`; the mean of the last checkpoints is kept. It has seen no mask and no label. Its
+({summary["rows"]:,} images, {hours:.1f} hours) by `{options.config}`; the mean of the last checkpoints is kept. It has seen no mask and no label. Its
 archives come from the tiny CLIP, which was trained on full captions of other scenes (docs/training.md says what that
 CLIP's share is). Training again gives like figures, not the same bytes.
 
