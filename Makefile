@@ -112,7 +112,7 @@ test-readers: setup ## tables and exports read by Hugging Face datasets, in an e
 quality: setup ## rankings against what captions left out; prints a table, writes quality.json (DATA=folder like real-clip)
 	@python -m tests.benchmarks.bench_quality $(if $(DATA),--data $(DATA)) --out quality.json $(ARGS)
 experiment: CONFIG = configs/experiment.yaml
-experiment: setup ## does curation help? trains with and without, compares (a night; docs/experiment.md)
+experiment: setup ## does curation help? trains with and without, compares (some hours; docs/experiment.md)
 	@python -m experiment --config $(CONFIG) $(ARGS)
 demo-clip: setup ## train the demo's tiny CLIP again
 	@python -m demo.train_clip $(ARGS)

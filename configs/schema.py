@@ -85,7 +85,7 @@ class ClipConfig:
     )
     precision: str = _option(
         "auto",
-        "auto | fp32 | bf16 | fp16 (auto: bf16 on GPU and on CPU with AMX, else fp32; hosts that differ in it are refused)",
+        "auto | fp32 | bf16 | fp16 (auto: bf16 on GPU and on CPU with AMX, else fp32; embed_images refuses hosts that differ)",
     )
     prompt: str = _option("a photo of a {}", "text whose embedding stands for a concept")
 

@@ -1,4 +1,4 @@
-"""Train the demo's tiny CLIP on drawn scenes whose captions name everything: python -m demo.train_clip
+"""Train the demo's tiny CLIP on drawn scenes whose captions name parts of all that is visible: python -m demo.train_clip
 
 The real CLIP saw far more than any caption of a small corpus tells; this one stands in for it, and so learns from
 captions that name random parts of all that is visible. Which text fits which picture is known from the truth, so

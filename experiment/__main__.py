@@ -23,8 +23,8 @@ __all__ = ["HELP", "main"]
 HELP = """\
 Train the same model on the same pairs in the same order, with other texts beside the captions, and evaluate all.
 
-  python -m experiment --config configs/experiment.yaml                     drawn scenes, overnight on two cores
-  python -m experiment --config configs/experiment.yaml experiment.seeds=[0] train.epochs=2      a quick look
+  python -m experiment --config configs/experiment.yaml                     drawn scenes, some hours
+  python -m experiment --config configs/experiment.yaml experiment.seeds=[0] 'experiment.losses=[ours]'   a look
   python -m experiment --config configs/cc3m.yaml experiment.scenes=0 \\
       'experiment.evaluate=[--benchmark,voc,--data,/data]' 'experiment.methods=[caption-nouns,cluster]'   your own
 

@@ -198,7 +198,7 @@ def load_clip(config: ClipConfig, device: torch.device | None = None) -> Clip:
 
 
 def _fastest_precision(device: torch.device) -> str:
-    """bf16 on a GPU and on a processor with AMX tiles, which compute ViT-B in a quarter of the time; else fp32.
+    """bf16 on a GPU and on a processor with AMX tiles, which compute ViT-B in a third to a quarter of the time; else fp32.
 
     By what the processor is, not by a measurement: hosts of a kind have to come to the same.
     """

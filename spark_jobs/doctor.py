@@ -35,8 +35,8 @@ __all__ = ["Finding", "Host", "check_host", "main", "one_precision", "run"]
 
 HELP = """\
 Check the set-up on the driver and on every executor: Java, Spark, Python, packages and code, GPUs, a
-writable workspace that all hosts share and whose renames are atomic, the CLIP model, free disk, and what
-Horovod was built with. One line each: ok, or what to do. Exit code 0: all is well; 1: something is not."""
+writable workspace that all hosts share and whose renames are atomic, the CLIP model and that all executors
+compute it in one precision, free disk, and what Horovod was built with. One line each: ok, or what to do. Exit code 0: all is well; 1: something is not."""
 
 _FREE_GB = 5.0
 _OLDEST_JAVA = 17

@@ -1,4 +1,4 @@
-"""Job 6: pairs, archives -> training_set, and webdataset shards if wanted.
+"""Job 7: pairs, archives -> training_set, and shards or a data set for other trainers if wanted.
 
 The archive's lists are cut and padded to one length, because Petastorm's `make_batch_reader` takes no
 ragged lists. Row groups are small: they are what is shuffled and shared out among the ranks.

@@ -1,4 +1,4 @@
-"""Job 7: all tables -> report.html, one self-contained page."""
+"""Job 8: all tables -> report.html, one self-contained page."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from models.clip import check_clip, clip_fingerprint
 from spark_jobs.embedding.images import Embedded, clip_here, decoded, embedded, images_a_pass
 from spark_jobs.engine.session import gpu_profile
 from spark_jobs.frames.workers import Workers, as_batch, ready, widened
+from storage import tables
 
 __all__ = ["embed_image", "embed_image_or_reason", "with_embeddings"]
 
@@ -79,8 +80,17 @@ def _in_order(passes: Iterator[Embedded]) -> Iterator[Row]:
 def _embedder(session: SparkSession, config: CocuConfig, raw: bool) -> _Embedder:
     check_clip(config.clip)
     workers = ready(session, config.clip)
-    weights = clip_fingerprint(config.clip)
-    return _Embedder(workers, config.clip, config.embed, weights, config.ingest if raw else None)
+    clip, weights = _as_stored(config), clip_fingerprint(config.clip)
+    return _Embedder(workers, clip, config.embed, weights, config.ingest if raw else None)
+
+
+def _as_stored(config: CocuConfig) -> ClipConfig:
+    """Where ``clip.precision`` is ``auto``, that of the workspace's vectors, if there are any: new ones are like them."""
+    if config.clip.precision != "auto" or not config.workspace:
+        return config.clip
+    stored = tables.find_manifest(config.workspace, "image_embeddings")
+    found = stored.extra.get("precision") if stored else None
+    return replace(config.clip, precision=found) if found else config.clip
 
 
 def embed_image(session: SparkSession, config: CocuConfig, raw: bool = True) -> Any:

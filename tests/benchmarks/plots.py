@@ -25,7 +25,7 @@ _STEPS = {
     "index, us a pair": "build_index",
     "archives, us a pair": "build_archives",
 }
-_RATES = {"embed_job": "embed_images"}
+_RATES = {"embed_job": "embed_images, fp32"}
 """Entries of benchmarks.json in images or pairs a second of one core."""
 
 

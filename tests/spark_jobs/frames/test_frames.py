@@ -73,6 +73,24 @@ def test_images_of_a_table_and_other_columns_untouched(spark, curated):
     assert {row.key: row[:-2] for row in rows} == {key: tuple(row) for key, row in before.items()}
 
 
+def test_images_come_in_the_precision_of_the_workspaces_vectors(spark, curated, tmp_path):
+    """Also where this machine by itself would choose another one."""
+    stored = tables.read_manifest(str(curated.workspace), "image_embeddings")
+    other = {"fp32": "bf16", "bf16": "fp32"}[stored.extra["precision"]]
+    extra = {**stored.extra, "precision": other}
+    tables.write_manifest(dataclasses.replace(stored, workspace=str(tmp_path), extra=extra))
+    asked = dataclasses.replace(curated.config.clip, precision=other)
+    pairs = _table(spark, curated, "pairs").select("key", "image").limit(12).cache()
+
+    def found(**changes):
+        embed = frames.embed_image(spark, dataclasses.replace(curated.config, **changes), raw=False)
+        return np.array([row.e for row in pairs.select(embed("image").alias("e")).collect()])
+
+    assert curated.config.clip.precision == "auto"
+    np.testing.assert_array_equal(found(workspace=str(tmp_path)), found(clip=asked))
+    assert np.abs(found(workspace=str(tmp_path)) - found()).max() > 1e-4
+
+
 def test_a_filter_behind_it_embeds_nothing_twice(spark, curated):
     found = frames.embed_image(spark, curated.config)("image")
     frame = _source(spark, curated).withColumn("e", found).where("e is not null").select("key", "e")
