@@ -36,7 +36,8 @@ __all__ = ["Finding", "Host", "check_host", "main", "one_precision", "run"]
 HELP = """\
 Check the set-up on the driver and on every executor: Java, Spark, Python, packages and code, GPUs, a
 writable workspace that all hosts share and whose renames are atomic, the CLIP model and that all executors
-compute it in one precision, free disk, and what Horovod was built with. One line each: ok, or what to do. Exit code 0: all is well; 1: something is not."""
+compute it in one precision, free disk, and what Horovod was built with. One line each: ok, or what to do.
+Exit code 0: all is well; 1: something is not."""
 
 _FREE_GB = 5.0
 _OLDEST_JAVA = 17
@@ -207,13 +208,12 @@ def _model(config: CocuConfig, fingerprint: str) -> str:
     return f"{Path(config.clip.name).name} ({here}), {clip.dimension} dimensions, {where}"
 
 
-def _precision(config: CocuConfig) -> str:
+def _precision(config: CocuConfig, findings: Sequence[Finding]) -> str:
+    """What the model is computed in here; where it does not load, a line of the findings says why."""
     from models.clip import load_clip
 
-    try:
-        return load_clip(config.clip).precision
-    except Exception:  # its line says what is wrong with it
-        return ""
+    loads = all(finding.ok for finding in findings if finding.what == "clip model")
+    return load_clip(config.clip).precision if loads else ""
 
 
 def one_precision(hosts: Sequence[Host]) -> str:
@@ -299,10 +299,10 @@ def _executors(session: SparkSession) -> int:
 
 
 def _look(asked: Asked) -> Iterator[str]:
-    findings = [asdict(finding) for finding in check_host(asked)]
+    findings = tuple(check_host(asked))
     # The worker's parent is the executor's own Python daemon: one an executor.
-    answer = {"name": _executor_name(), "process": os.getppid(), "precision": _precision(asked.config)}
-    yield json.dumps({**answer, "findings": findings})
+    host = Host(_executor_name(), os.getppid(), findings, _precision(asked.config, findings))
+    yield json.dumps(asdict(host))
 
 
 def _executor_name() -> str:
@@ -330,8 +330,7 @@ def _ask_executors(session: SparkSession, asked: Asked, executors: int) -> list[
             text = str(told) if isinstance(told, UserError) else " ".join(str(error).split())[-400:]
             return [Host("some executor", 0, (Finding("tasks", False, text),))]
         for entry in map(json.loads, lines):
-            findings = tuple(Finding(**item) for item in entry["findings"])
-            host = Host(entry["name"], entry["process"], findings, entry["precision"])
+            host = Host(**{**entry, "findings": tuple(Finding(**item) for item in entry["findings"])})
             seen.setdefault((host.name, host.process), host)
         if len(seen) >= executors:
             break

@@ -31,8 +31,9 @@ from storage.small_files import write_atomically
 __all__ = ["check", "main", "plan", "run", "summarise"]
 
 HELP = """\
-Run the whole curation: ingest, embed_images, (find_duplicates and select_pairs, if filters are set,) mine_concepts,
-fit_probe (for the calibrated ranking), build_index, build_archives, export_training, report. What is complete already is skipped; what was begun goes on.
+Run the whole curation: ingest, embed_images, (find_duplicates and select_pairs, if filters are set,)
+mine_concepts, fit_probe (for the calibrated ranking), build_index, build_archives, export_training, report.
+What is complete already is skipped; what was begun goes on.
 
 Corpora with format: embeddings enter by import_embeddings and leave as archives (they have no images to
 train on). All options of all jobs may be given."""

@@ -29,8 +29,8 @@ Train GroupViT on the table training_set, with the concepts of its archives.
   spark-submit training/train_on_spark.py --config F                        inside Spark
 
 Writes to train.output (default <workspace>/training): last.pt, best.pt and step-*.pt (evaluation reads any of
-them), tensorboard/, pictures/, history.jsonl, epochs.jsonl, summary.json. Started again it goes on from last.pt; with the same
-number of processes the result is that of a run without a break."""
+them), tensorboard/, pictures/, history.jsonl, epochs.jsonl, summary.json. Started again it goes on from last.pt;
+with the same number of processes the result is that of a run without a break."""
 
 
 def train(config: CocuConfig) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="clip-retrieval's batch_size")
     parser.add_argument("--workers", type=int, default=0, help="clip-retrieval's num_prepro_workers")
     parser.add_argument(
-        "--precision", default="auto", choices=["auto", "fp32", "bf16"], help="of ours (clip.precision)"
+        "--precision", default="auto", choices=["auto", "fp32"], help="of ours (clip.precision)"
     )
     parser.add_argument("--text", action="store_true", help="embed the captions, too")
     given = parser.parse_args()
