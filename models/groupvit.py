@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -16,7 +17,15 @@ from models.layers.projector import Projector, project_together
 from models.layers.stem import ConvolutionStem
 from models.text_encoder import TextEncoder
 
-__all__ = ["Encoded", "GroupViT", "GroupViTConfig", "ImageFeatures", "Projected", "Scales"]
+__all__ = [
+    "Encoded",
+    "GroupViT",
+    "GroupViTConfig",
+    "ImageFeatures",
+    "Projected",
+    "Scales",
+    "with_rounded_weights",
+]
 
 MAX_LOG_SCALE = math.log(100.0)
 
@@ -175,6 +184,20 @@ class GroupViT(nn.Module):
         """
         self.logit_scale.clamp_(max=MAX_LOG_SCALE)
         self.multi_label_logit_scale.clamp_(max=MAX_LOG_SCALE)
+
+
+@torch.no_grad()
+def with_rounded_weights(model: GroupViT, dtype: torch.dtype) -> GroupViT:
+    """A copy for inference under autocast to ``dtype`` (torch.bfloat16), which then gives the same result to the bit.
+
+    Autocast rounds the weights of all products anew in every pass: on a CPU with AMX a tenth of the time of two
+    windows of 448 pixels. Here they are rounded once. Biases, norms and positions stay as they are.
+    """
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.weight.data = module.weight.to(dtype)
+    return copied
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
 from evaluation.protocol import Protocol, best_classes, class_texts, slide_images
-from models.groupvit import GroupViT
+from models.groupvit import GroupViT, with_rounded_weights
 from models.pixels import normalise
 
 __all__ = ["GroupViTSegmentor", "PixelPreprocessor"]
@@ -38,7 +38,7 @@ class GroupViTSegmentor(BaseSegmentor):
     """Zero-shot segmentation by evaluation.protocol; the class texts are encoded once, here.
 
     Args:
-        groupvit: the model, in evaluation mode.
+        groupvit: the model, in evaluation mode; not changed.
         prompts: class names as the prompts say them, without the background.
         protocol: sizes, windows, threshold.
         max_windows: at most so many windows pass the model at once.
@@ -54,7 +54,7 @@ class GroupViTSegmentor(BaseSegmentor):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(data_preprocessor=PixelPreprocessor())
-        self.groupvit = groupvit
+        self.groupvit = groupvit if dtype is None else with_rounded_weights(groupvit, dtype)
         self.protocol = protocol
         self.max_windows = max_windows
         self.dtype = dtype
@@ -77,12 +77,13 @@ class GroupViTSegmentor(BaseSegmentor):
         return samples
 
     def extract_feat(self, inputs: list[torch.Tensor]) -> Any:
-        """Class scores image by image, an iterator of (C, H, W)."""
+        """Class scores image by image, an iterator of ImageScores."""
         return slide_images(self.groupvit, inputs, self.texts, self.protocol, self.max_windows, self.dtype)
 
     def encode_decode(self, inputs: list[torch.Tensor], batch_data_samples: Any = None) -> list[torch.Tensor]:
         """Class scores of all images, (C, H, W) each, at the size they have after resizing."""
-        return list(self.extract_feat(inputs))
+        count = len(self.texts) + (self.protocol.background_threshold is not None)
+        return [scores.dense(count) for scores in self.extract_feat(inputs)]
 
     def _forward(self, inputs: list[torch.Tensor], data_samples: Any = None) -> list[torch.Tensor]:
         return self.encode_decode(inputs, data_samples)

@@ -90,11 +90,12 @@ def segment_photos(
         normalise(torch.from_numpy(photo.model_input)[None].to(texts.device))[0].to(texts.dtype)
         for photo in photos
     ]
+    classes_in_all = len(texts) + (protocol.background_threshold is not None)
     for photo, image, scores in zip(
         photos, images, slide_images(model, images, texts, protocol, max_windows), strict=True
     ):
         labels = best_classes(scores, _mask_size(photo.size)).cpu().numpy().astype(np.uint16)
-        counts = np.bincount(labels.ravel(), minlength=scores.shape[0])
+        counts = np.bincount(labels.ravel(), minlength=classes_in_all)
         groups, classes = _groups(model, image, texts, protocol.top)
         yield Segmented(labels, counts / labels.size, groups, classes)
 

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from evaluation.protocol import Protocol, encode_windows, slide_images
+from evaluation.protocol import ImageScores, Protocol, encode_windows, slide_images
 from models.groupvit import GroupViT
 from tests.models.hf_reference import SMALL, pair
 
@@ -67,7 +67,7 @@ def slide(
     background_threshold: float | None = None,
     top: int = 5,
     max_windows: int | None = None,
-) -> torch.Tensor:
+) -> ImageScores:
     """The scores of one image."""
     protocol = Protocol(window=window, stride=stride, background_threshold=background_threshold, top=top)
     return next(slide_images(model, [image], texts, protocol, max_windows))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evaluation.protocol import (
+    ImageScores,
     Protocol,
     apply_background,
     best_classes,
@@ -18,7 +19,7 @@ from evaluation.protocol import (
     resize_short_side,
     slide_images,
 )
-from models.groupvit import GroupViT, GroupViTConfig
+from models.groupvit import GroupViT, GroupViTConfig, with_rounded_weights
 from tests.evaluation.decided import decided_model, near_texts, picture, slide, window_scores
 from tests.models.hf_reference import SMALL, pair, tokens
 
@@ -152,7 +153,7 @@ def test_labels_equal_the_slow_protocol_pixel_for_pixel(
     image = picture(*size)
     expected = slow_image(model, image.numpy(), texts.numpy(), window, stride, threshold)
     found = slide(model, image, texts, window, stride, threshold)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.dense(len(expected)).numpy(), expected, rtol=1e-9, atol=1e-12)
     labels = best_classes(found, original).numpy()
     assert np.array_equal(labels, slow_labels(expected, *original))
 
@@ -174,7 +175,7 @@ def test_any_number_of_classes_and_of_kept_ones(model, classes, top):
     image, texts = picture(48, 60, seed=2), near_texts(model, classes)
     expected = slow_image(model, image.numpy(), texts.numpy(), 48, 24, 0.5, top)
     found = slide(model, image, texts, 48, 24, 0.5, top=top)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found.dense(len(expected)).numpy(), expected, rtol=1e-9, atol=1e-12)
 
 
 def test_window_scores_are_those_of_one_window(model, texts):
@@ -200,7 +201,8 @@ def test_windows_equal_those_of_mmsegs_sliding_inference(model, texts):
         encode_decode=lambda crop, _: window_scores(model, crop, texts),
     )
     expected = EncoderDecoder.slide_inference(theirs, image[None], [{}])[0]
-    torch.testing.assert_close(slide(model, image, texts, 48, 24), expected, rtol=1e-9, atol=1e-12)
+    found = slide(model, image, texts, 48, 24).dense(len(texts))
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("max_windows", [1, 2, 7, 1000])
@@ -211,7 +213,7 @@ def test_scores_do_not_depend_on_the_batch(model, texts, max_windows):
     together = list(slide_images(model, images, texts, protocol, max_windows))
     alone = [slide(model, image, texts, 48, 24, 0.9, max_windows=1) for image in images]
     for one, other, image in zip(together, alone, images, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(one.dense(10), other.dense(10), rtol=1e-10, atol=1e-13)
         size = (image.shape[1] + 13, image.shape[2] + 7)
         assert torch.equal(best_classes(one, size), best_classes(other, size))
 
@@ -223,20 +225,32 @@ def test_float32_labels_differ_between_batches_at_near_ties_only(texts):
     one = slide(model, image, texts, 48, 24, 0.9, max_windows=1)
     other = slide(model, image, texts, 48, 24, 0.9, max_windows=64)
     differing = best_classes(one, (150, 170)) != best_classes(other, (150, 170))
-    best = one.topk(2, dim=0).values
+    best = one.dense(10).topk(2, dim=0).values
     assert not (differing & (best[0] - best[1] > 1e-4)).any()
     assert differing.float().mean() < 1e-3
 
 
 def test_bfloat16_is_near(texts):
     model = decided_model(torch.float32)
-    protocol = Protocol(window=48, stride=24)
-    images = [picture(90, 100).float()]
-    one = next(slide_images(model, images, texts.float(), protocol))
-    other = next(slide_images(model, images, texts.float(), protocol, dtype=torch.bfloat16))
+    one, other = (in_precision(model, texts, dtype).dense(9) for dtype in (None, torch.bfloat16))
     assert other.dtype == torch.float32
     assert not torch.equal(one, other)
     assert (one.argmax(dim=0) == other.argmax(dim=0)).float().mean() > 0.8
+
+
+def test_weights_rounded_before_give_what_autocast_gives(texts):
+    model = decided_model(torch.float32)
+    rounded = with_rounded_weights(model, torch.bfloat16)
+    one, other = (in_precision(each, texts, torch.bfloat16) for each in (model, rounded))
+    assert torch.equal(one.classes, other.classes)
+    assert torch.equal(one.values, other.values)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert rounded.image_encoder.stages[0].blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+
+
+def in_precision(model: GroupViT, texts: torch.Tensor, dtype: torch.dtype | None) -> ImageScores:
+    images = [picture(90, 100).float()]
+    return next(slide_images(model, images, texts.float(), Protocol(window=48, stride=24), dtype=dtype))
 
 
 def test_background_rule_by_hand():
@@ -253,13 +267,22 @@ def test_background_rule_by_hand():
 
 
 def test_best_classes_first_of_equals_and_class_zero_where_nothing_scores():
-    scores = torch.zeros(12, 2, 2)
-    scores[3, 0, 0] = scores[9, 0, 0] = 0.5
-    scores[11, 1, 1] = 0.2
-    assert best_classes(scores, (2, 2)).tolist() == [[3, 0], [0, 11]]
-    random = torch.rand(37, 9, 11, generator=torch.Generator().manual_seed(0))
+    scores = torch.zeros(3, 2, 2)
+    scores[0, 0, 0] = scores[1, 0, 0] = 0.5
+    scores[2, 1, 1] = 0.2
+    sparse = ImageScores(torch.tensor([3, 9, 11]), scores)
+    assert best_classes(sparse, (2, 2)).tolist() == [[3, 0], [0, 11]]
+    assert torch.equal(sparse.dense(13)[[3, 9, 11]], scores)
+    assert sparse.dense(13).sum() == scores.sum()
+
+
+@pytest.mark.parametrize("classes", [37, 300])  # more than a byte tells apart
+def test_best_classes_are_those_of_the_resized_scores(classes):
+    random = torch.rand(classes, 9, 11, generator=torch.Generator().manual_seed(0))
     resized = torch.nn.functional.interpolate(random[None], (20, 33), mode="bilinear")[0]
-    assert torch.equal(best_classes(random, (20, 33)), resized.argmax(dim=0))
+    found = best_classes(ImageScores(torch.arange(classes), random), (20, 33))
+    assert found.dtype == torch.int64
+    assert torch.equal(found, resized.argmax(dim=0))
 
 
 def test_hf_segmentation_agrees_up_to_its_documented_differences():
