@@ -23,6 +23,7 @@ from training.feed.batches import BatchMaker
 from training.feed.readers import read_groups
 from training.feed.texts import Draws
 from training.feed.training_set import COLUMNS, TrainingSet
+from training.freed_memory import keep_freed_memory
 from training.gradients import GradientBuffer
 from training.loop import Run
 from training.progress import Progress
@@ -41,6 +42,7 @@ def build(config: CocuConfig, data: TrainingSet) -> Run:
     options = config.train
     device = _device(options.device)
     if device.type == "cpu":
+        keep_freed_memory()
         torch.set_num_threads(options.threads or threads(distributed.local_size()))
     torch.manual_seed(options.seed)
     model = _model(config)
