@@ -224,6 +224,8 @@ def main() -> None:
     ratio = figures["task over bare forward"]
     what = f"the bare forward of {given.model} in {given.precision} on decoded tensors, one core"
     entry = "embed_job" if given.precision == "fp32" else f"embed_job_{given.precision}"
+    if given.model != parser.get_default("model"):  # its entries stay those of one model
+        entry += f"_{given.model}"
     record(Entry(entry, figures["task, images/s"], "images/s", what, ratio, ">= 0.9"))
     for what, value in figures.items():
         print(f"{what:50s} {value:10.3g}")
