@@ -28,6 +28,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             f"train.output={out}",
             f"train.precision={precision}",
             "train.epochs=2",
+            "train.lr=0.03",  # at 0.3 two ways of rounding alone lead to losses that differ by 3 %
         ]
         summary = train(load_config(None, [*TINY, *options, "train.pictures=0", "train.threads=1"]))
         found[precision] = summary, torch.load(out / "last.pt", weights_only=True)
