@@ -2,7 +2,7 @@
 
 The C library (glibc) maps every tensor above 32 MB anew and gives it back when it is freed, as it does with what lies
 free at the end of its heap. The kernel hands each of these pages out as zeros, one fault for 4 KB: a step of the
-paper's model with 64 images had a million and a half faults, a quarter of its time (docs/training.md).
+paper's model with 64 images had a million and a half faults, a fifth of its time (docs/training.md).
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # musl, macOS, Windows
         return False
-    never = ctypes.c_int(-1)
+    never = -1
     return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, never))

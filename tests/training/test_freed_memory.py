@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.training.launch import ROOT, environment, train_command
 from tests.training.synthetic import write_training_set
 
@@ -26,10 +24,6 @@ print("faults", resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 TRAIN = "import sys; from training.train import main; main(sys.argv[1:])"
 PAGES = 4 * 3 * (64 << 20) // os.sysconf("SC_PAGE_SIZE")
-
-pytestmark = pytest.mark.skipif(
-    "CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another C library than glibc"
-)
 
 
 def faults(before: str, *arguments: str, **told: str) -> int:
